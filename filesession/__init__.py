@@ -1,0 +1,1 @@
+"""Server-side HTTP sessions, one file each, for Python web apps on one machine."""

@@ -1,0 +1,192 @@
+"""Session data to JSON text and back: the one module that knows orjson.
+
+What goes in comes back equal and of the same type, or is refused, with one exception that JSON forces:
+a tuple comes back as a list. orjson by itself would write NaN as null and turn UUIDs, dates, enums and
+dataclasses into plain values that nobody turns back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Protocol
+
+import orjson
+
+from filesession.errors import EncodeError
+
+_STRICT: Final = (
+    orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+
+_DEEPEST: Final = 200
+"""Levels of nesting. orjson stops at 254; less, so that an envelope around the data still fits."""
+
+_INTEGERS: Final = range(-(2**63), 2**64)
+
+
+class Codec(Protocol):
+    """Turns session data into one line of JSON text and back.
+
+    What ``encode`` returns must itself be JSON (a codec that encrypts returns a JSON string), without
+    a line break, and ``decode`` must give back equal data.
+    """
+
+    def encode(self, data: Mapping[str, Any]) -> bytes:
+        """The data as JSON text. Raises ``EncodeError`` for what would not come back as it went in."""
+
+    def decode(self, text: bytes) -> dict[str, Any]:
+        """The data again. Raises ``ValueError`` for text that is not what ``encode`` makes."""
+
+
+class JSONCodec:
+    """Plain JSON, readable with any tool."""
+
+    __slots__ = ()
+
+    def encode(self, data: Mapping[str, Any]) -> bytes:
+        """The data as compact JSON.
+
+        Raises:
+            EncodeError: a value or key would not come back as it went in; names the key path.
+        """
+        plain = data if type(data) is dict else dict(data)
+        try:
+            text = orjson.dumps(plain, option=_STRICT)
+        except (TypeError, RecursionError) as error:
+            raise _inexact(plain) or EncodeError("the top level", str(error)) from None
+        if not _is_exact(plain) or _is_too_deep(plain, text):
+            raise _inexact(plain) or EncodeError("the top level", "changed while it was encoded")
+        return text
+
+    def decode(self, text: bytes) -> dict[str, Any]:
+        """The data again.
+
+        Raises:
+            ValueError: the text is not JSON, or not an object.
+        """
+        data = orjson.loads(text)
+        if type(data) is not dict:
+            msg = "session data is not a JSON object"
+            raise ValueError(msg)
+        return data
+
+
+def dump_object(members: Mapping[str, Any]) -> bytes:
+    """A mapping of plain values as compact JSON text."""
+    return orjson.dumps(members)
+
+
+def load_object(text: bytes) -> dict[str, Any]:
+    """The JSON object in ``text``. Raises ``ValueError`` for anything else."""
+    found = orjson.loads(text)
+    if type(found) is not dict:
+        msg = "not a JSON object"
+        raise ValueError(msg)
+    return found
+
+
+def dump_document(members: Mapping[str, Any]) -> bytes:
+    """A mapping as indented JSON text with a final line break, for files that people read."""
+    return orjson.dumps(members, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _is_exact(data: dict[str, Any]) -> bool:
+    """Whether all values are of the types JSON gives back. Only for what orjson took: no cycles."""
+    stack: list[Any] = [data]
+    while stack:
+        value = stack.pop()
+        inner = value.values() if type(value) is dict else value
+        for child in inner:
+            kind = type(child)
+            if kind in _PLAIN:
+                continue
+            if kind is float:
+                if not math.isfinite(child):
+                    return False
+            elif kind is dict or kind is list or kind is tuple:
+                stack.append(child)
+            else:
+                return False
+    return True
+
+
+def _is_too_deep(data: dict[str, Any], text: bytes) -> bool:
+    if text.count(b"{") + text.count(b"[") <= _DEEPEST:
+        return False
+    level: list[Any] = [data]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if type(value) is dict else value)
+            if type(child) in {dict, list, tuple}
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _inexact(data: dict[str, Any]) -> EncodeError | None:
+    """The error for the first value that JSON cannot hold exactly."""
+    for path, problem in _problems(data, "", 0):
+        return EncodeError(path, problem)
+    return None
+
+
+def _problems(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any
+    """Every place in ``value`` that JSON cannot hold, with the reason."""
+    kind = type(value)
+    if kind is dict or kind is list or kind is tuple:
+        if depth > _DEEPEST:
+            yield _shortened(path), f"nested deeper than {_DEEPEST} levels, or contains itself"
+            return
+        for key, child in value.items() if kind is dict else enumerate(value):
+            if kind is not dict:
+                inner = f"{path}[{key}]"
+            elif type(key) is str and not _unwritable(key):
+                inner = f"{path}.{key}" if path and key.isidentifier() else _top(path, key)
+            else:
+                yield path or "the top level", f"the key {key!r} is not text that JSON can hold"
+                continue
+            yield from _problems(child, inner, depth + 1)
+        return
+    problem = _problem(value)
+    if problem:
+        yield path, problem
+
+
+def _problem(value: Any) -> str | None:  # noqa: ANN401 - it is asked of anything
+    kind = type(value)
+    if kind is str:
+        return "text with half a surrogate pair" if _unwritable(value) else None
+    if kind is float:
+        return None if math.isfinite(value) else f"{value} has no JSON form"
+    if kind is int:
+        return None if value in _INTEGERS else "an integer of more than 64 bits; store it as text"
+    if kind in _PLAIN:
+        return None
+    return (
+        f"a value of type {kind.__module__}.{kind.__qualname__} would not come back as one;"
+        " store plain JSON values (str, int, float, bool, None, list, dict)"
+    )
+
+
+def _top(path: str, key: str) -> str:
+    return key if not path and key.isidentifier() else f"{path}[{key!r}]"
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= 60 else path[:60] + "..."  # noqa: PLR2004 - a line of a log
+
+
+def _unwritable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -1,0 +1,102 @@
+"""Every error filesession raises.
+
+    FilesessionError
+    ├── ConfigurationError   (ValueError)    an option, a directory or a manifest that cannot be used
+    ├── EncodeError          (TypeError)     data that JSON cannot hold exactly; names the key path
+    ├── SessionGone          (LookupError)   the session was deleted, or has expired, meanwhile
+    ├── SessionExists                        the id asked for is taken
+    ├── ConflictError                        two writers, conflict="error"; holds both sides
+    └── StoreError                           the store could not do its work; nothing was lost by it
+        ├── StoreFull                        no space, no inodes, over quota
+        ├── StoreUnavailable                 the directory is gone, not permitted, or the disk fails
+        ├── LockTimeout      (TimeoutError)  another holder kept the session's lock
+        └── WouldSync                        asked not to wait, but the disk must be waited for
+
+A message says what to do. No message holds a session id: where one session is meant, it is named by
+its handle, the stored name.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class FilesessionError(Exception):
+    """The root of every error this package raises on its own account."""
+
+
+class ConfigurationError(FilesessionError, ValueError):
+    """An option, a directory or a manifest that cannot be used; the message says how to mend it."""
+
+
+class EncodeError(FilesessionError, TypeError):
+    """Session data that would not come back as it went in.
+
+    Attributes:
+        path: where in the session the value stands, as Python would write it: ``cart[2].price``.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"session data at {path}: {problem}")
+        self.path = path
+
+
+class SessionGone(FilesessionError, LookupError):  # noqa: N818 - the contract's name
+    """The session was deleted or has expired since it was loaded; nothing was written."""
+
+
+class SessionExists(FilesessionError):  # noqa: N818 - the field's word, as FileExistsError
+    """A session was to be created under an id that is taken; nothing was written."""
+
+
+class ConflictError(FilesessionError):
+    """Another writer saved the session since it was loaded, and ``conflict="error"`` was asked for.
+
+    Attributes:
+        ours: the data that was to be saved.
+        theirs: the data that is stored.
+    """
+
+    def __init__(self, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+        super().__init__("the session was saved by another request since it was loaded")
+        self.ours = ours
+        self.theirs = theirs
+
+
+class StoreError(FilesessionError):
+    """The store could not do its work. What was stored is as it was before."""
+
+
+class StoreFull(StoreError):  # noqa: N818 - the contract's name
+    """No space, no inodes or no quota left; the stored session is intact."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818 - the contract's name
+    """The directory has vanished, may not be used, or its disk fails."""
+
+
+class LockTimeout(StoreError, TimeoutError):  # noqa: N818 - the contract's name
+    """Another holder kept the session's lock for longer than the caller would wait."""
+
+
+class WouldSync(StoreError):  # noqa: N818 - as BlockingIOError, which is no failure either
+    """A store asked never to wait would have to wait for the disk; nothing was done.
+
+    Only the ``without_waiting()`` form of a store raises it, for its caller to try again off the event
+    loop.
+    """
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def store_error(error: OSError, doing: str) -> StoreError:
+    """The typed error for an ``OSError``; ``doing`` names what was tried and on what."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return StoreFull(f"{doing}: {reason}; free some space or raise the quota")
+    return StoreUnavailable(f"{doing}: {reason}")

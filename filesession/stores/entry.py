@@ -1,0 +1,221 @@
+"""One stored session and how it changes: the rules both stores obey, without I/O.
+
+An entry is what a store writes; a ``SessionRecord`` is what it hands out. Who calls ``saved`` holds the
+session's lock, so that the entry it is called on is the one that is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeAlias
+
+from filesession.codec import Codec
+from filesession.errors import ConfigurationError, ConflictError, SessionGone
+from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable, seconds
+from filesession.record import NO_OVERRIDES, SessionRecord
+
+Conflict: TypeAlias = Literal["merge", "overwrite", "error"]
+"""What a save does when the session was saved by someone else since it was loaded."""
+
+CONFLICTS: Final = frozenset({"merge", "overwrite", "error"})
+
+LONGEST_ID: Final = 256
+"""Characters. More than any framework's ids, and bounded before anything is computed from it."""
+
+ID_BYTES: Final = 32
+"""Random bytes in an id of ours: 256 bits, as OWASP ASVS 5.0 7.2.3 and more."""
+
+HANDLE_LENGTH: Final = 32
+"""Hex digits of the SHA-256 that name a session in the store: 128 bits."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def new_id() -> str:
+    """A fresh id: 32 bytes from the system's random source, base64url, 43 characters."""
+    return secrets.token_urlsafe(ID_BYTES)
+
+
+def handle_of(sid: str) -> str | None:
+    """The stored name of an id, from which the id cannot be told; None for what can be no id.
+
+    An id is any text of 1 to 256 characters without control characters.
+    """
+    if not isinstance(sid, str) or not 0 < len(sid) <= LONGEST_ID or _CONTROL.search(sid):
+        return None
+    try:
+        encoded = sid.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+    return hashlib.sha256(encoded).hexdigest()[:HANDLE_LENGTH]
+
+
+def new_handle(sid: str) -> str:
+    """The handle of an id that is to be stored.
+
+    Raises:
+        ConfigurationError: it can be no id.
+    """
+    handle = handle_of(sid)
+    if handle is None:
+        msg = f"a session id is text of 1 to {LONGEST_ID} characters without control characters"
+        raise ConfigurationError(msg)
+    return handle
+
+
+def check_conflict(conflict: str) -> None:
+    """Raises ``ConfigurationError`` unless it is one of the modes."""
+    if conflict not in CONFLICTS:
+        msg = f"conflict must be one of {', '.join(sorted(CONFLICTS))}, not {conflict!r}"
+        raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A session as a store keeps it.
+
+    Attributes:
+        version: 1 when created, one more with every save.
+        lineage: random, made at creation; another session under the same id has another.
+        created: POSIX seconds.
+        saved: POSIX seconds of the last save.
+        data: the session's content as the store's codec wrote it.
+        idle: the session's own idle timeout in seconds, None for no limit, UNSET for the store's.
+        absolute: likewise.
+        cookie: the cookie attributes it overrode.
+    """
+
+    version: int
+    lineage: str
+    created: float
+    saved: float
+    data: bytes
+    idle: float | Unsettable | None = UNSET
+    absolute: float | Unsettable | None = UNSET
+    cookie: Mapping[str, Any] = field(default_factory=lambda: NO_OVERRIDES)
+
+    @classmethod
+    def created_now(
+        cls,
+        data: bytes,
+        now: float,
+        *,
+        idle_timeout: Timeout | None,
+        absolute_timeout: Timeout | None,
+        cookie: Mapping[str, Any] | None,
+    ) -> Entry:
+        """A new session. A timeout of None is the store's, of ``math.inf`` none at all."""
+        return cls(
+            version=1,
+            lineage=secrets.token_hex(8),
+            created=now,
+            saved=now,
+            data=data,
+            idle=_own(idle_timeout, "idle_timeout"),
+            absolute=_own(absolute_timeout, "absolute_timeout"),
+            cookie=dict(cookie) if cookie else NO_OVERRIDES,
+        )
+
+    def lifetime(self, store: Lifetime) -> Lifetime:
+        """The timeouts in force for this session."""
+        return store.overridden(self.idle, self.absolute)
+
+    def accessed(self, mtime: float, now: float) -> float:
+        """The last activity: the touch mark, unless it lies in the future and cannot be true."""
+        return mtime if mtime <= now else self.saved
+
+    def is_over(self, store: Lifetime, now: float, accessed: float) -> bool:
+        """Whether a reader must be told that there is no such session."""
+        return self.lifetime(store).is_over(now, self.created, accessed)
+
+    def saved_as(
+        self,
+        data: Mapping[str, Any] | None,
+        encoded: bytes | None,
+        now: float,
+        *,
+        codec: Codec,
+        base: SessionRecord | None,
+        conflict: Conflict,
+        idle_timeout: Timeout | Unsettable | None = UNSET,
+        cookie: Mapping[str, Any] | Unsettable = UNSET,
+    ) -> Entry:
+        """The entry that follows this one; ``data`` and ``encoded`` None keep the content.
+
+        Raises:
+            SessionGone: ``base`` is of another session that had the same id.
+            ConflictError: someone saved since ``base``, and ``conflict`` is "error".
+        """
+        if base is not None and base.lineage != self.lineage:
+            raise gone()
+        if data is None or encoded is None:
+            encoded = self.data
+        elif base is not None and base.version != self.version and conflict != "overwrite":
+            theirs = codec.decode(self.data)
+            if conflict == "error":
+                raise ConflictError(ours=data, theirs=theirs)
+            encoded = codec.encode(merged(codec.decode(base.encoded), data, theirs, codec))
+        following = replace(self, version=self.version + 1, saved=now, data=encoded)
+        if idle_timeout is not UNSET:
+            following = replace(following, idle=_own(idle_timeout, "idle_timeout"))
+        if cookie is not UNSET:
+            following = replace(following, cookie=dict(cookie) or NO_OVERRIDES)
+        return following
+
+    def record(self, sid: str, accessed: float, store: Lifetime, codec: Codec) -> SessionRecord:
+        """What a caller gets to see, with data of its own.
+
+        Raises:
+            ValueError: the codec cannot read the data.
+        """
+        lifetime = self.lifetime(store)
+        return SessionRecord(
+            sid,
+            codec.decode(self.data),
+            self.version,
+            self.created,
+            accessed,
+            lifetime.expires_at(self.created, accessed),
+            lifetime.idle_timeout,
+            lifetime.absolute_timeout,
+            self.cookie,
+            self.lineage,
+            self.data,
+        )
+
+
+def merged(
+    base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any], codec: Codec
+) -> dict[str, Any]:
+    """Three-way by top-level key: what we did not touch keeps their value, the rest is ours."""
+    result = dict(theirs)
+    for key, value in ours.items():
+        if key not in base or not _same(base[key], value, codec):
+            result[key] = value
+    for key in base:
+        if key not in ours:
+            result.pop(key, None)
+    return result
+
+
+def gone() -> SessionGone:
+    """The error for a session that is not there any more."""
+    return SessionGone("the session was deleted or has expired; nothing was written")
+
+
+def _same(one: object, other: object, codec: Codec) -> bool:
+    """Whether two values are stored alike; ``==`` holds True and 1 for the same, JSON does not."""
+    return codec.encode({"": one}) == codec.encode({"": other})
+
+
+def _own(timeout: Timeout | None, name: str) -> float | Unsettable | None:
+    if timeout is None:
+        return UNSET
+    if timeout == math.inf:
+        return None
+    return seconds(name, timeout)

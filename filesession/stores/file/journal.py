@@ -1,0 +1,105 @@
+"""The session file's content: a short journal, one line a save.
+
+    <checksum> {"format":1,"version":3,...,"data":{...}}\\n
+
+1. The last whole line is the session. Lines above it are never changed, so whatever happens to a
+   write, an older state is still whole.
+2. A line is whole when it ends in a line break and its checksum is right. A tail that is not, because
+   a write was cut short or a disk block never arrived, is passed over.
+3. The checksum, a CRC-32 in eight lower-case hex digits, covers the file's own name: a line copied to
+   another file is not whole there. It guards against accidents, not against an author: who may write
+   in the directory may write sessions.
+4. ``data`` is the last member, so that its text can be cut out without decoding it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, Final
+
+from filesession.codec import dump_object, load_object
+from filesession.lifetime import UNSET
+from filesession.record import NO_OVERRIDES
+from filesession.stores.entry import Entry
+
+FORMAT: Final = 1
+
+_PREFIX: Final = 9
+"""Bytes of the checksum and the blank behind it."""
+
+_DATA: Final = b',"data":'
+
+
+def seed_of(handle: str) -> int:
+    """What the checksums of a file start from: its name."""
+    return zlib.crc32(handle.encode("ascii"))
+
+
+def line_of(entry: Entry, seed: int) -> bytes:
+    """The entry as a line."""
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "version": entry.version,
+        "lineage": entry.lineage,
+        "created": entry.created,
+        "saved": entry.saved,
+    }
+    if entry.idle is not UNSET:
+        header["idle"] = entry.idle
+    if entry.absolute is not UNSET:
+        header["absolute"] = entry.absolute
+    if entry.cookie:
+        header["cookie"] = dict(entry.cookie)
+    body = b"".join((dump_object(header)[:-1], _DATA, entry.data, b"}"))
+    return b"%08x %b\n" % (zlib.crc32(body, seed), body)
+
+
+def last_entry(content: bytes, seed: int) -> Entry | None:
+    """The entry in the last whole line; None when there is no whole line."""
+    end = content.rfind(b"\n")
+    while end > 0:
+        start = content.rfind(b"\n", 0, end) + 1
+        body = content[start + _PREFIX : end]
+        if content[start : start + _PREFIX] == b"%08x " % zlib.crc32(body, seed):
+            entry = _parsed(body)
+            if entry is not None:
+                return entry
+        end = start - 1
+    return None
+
+
+def _parsed(body: bytes) -> Entry | None:
+    header, found, data = body.partition(_DATA)
+    if not found:
+        return None
+    try:
+        members = load_object(header + b"}")
+        if members["format"] != FORMAT:
+            return None
+        entry = Entry(
+            members["version"],
+            members["lineage"],
+            members["created"],
+            members["saved"],
+            data[:-1],
+            members.get("idle", UNSET),
+            members.get("absolute", UNSET),
+            members.get("cookie", NO_OVERRIDES),
+        )
+    except (ValueError, KeyError):
+        return None
+    return entry if _is_well_formed(entry) else None
+
+
+def _is_well_formed(entry: Entry) -> bool:
+    return (
+        type(entry.version) is int
+        and type(entry.lineage) is str
+        and isinstance(entry.created, (int, float))
+        and isinstance(entry.saved, (int, float))
+        and (entry.idle is UNSET or isinstance(entry.idle, (int, float, NoneType)))
+        and (entry.absolute is UNSET or isinstance(entry.absolute, (int, float, NoneType)))
+        and isinstance(entry.cookie, Mapping)
+    )
