@@ -1,4 +1,4 @@
-"""Which session locks the running thread or task holds, so that calls inside go through them.
+"""Session locks: held by a thread or task, so that its own calls for the session go through them.
 
 A context variable follows both threads and tasks, and work handed to a worker thread with
 ``asyncio.to_thread`` takes it along.
@@ -6,35 +6,78 @@ A context variable follows both threads and tasks, and work handed to a worker t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextvars import ContextVar
-from typing import Final, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Final, Generic, TypeVar
 
-T = TypeVar("T")
+from filesession.record import SessionRecord
 
 
-class HeldLocks(Generic[T]):
+class HeldLock(ABC):
+    """A context manager that keeps one session for its holder.
+
+    ``with`` is ``acquire``, ``bind`` and, at the end, ``release``. They are apart so that a lock
+    acquired in a worker thread can be bound to the task that asked for it.
+    """
+
+    handle: str
+
+    def __init__(self, held: HeldLocks[Any]) -> None:
+        self._held = held
+
+    def __enter__(self) -> SessionRecord:
+        record = self.acquire()
+        self.bind()
+        return record
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    @abstractmethod
+    def acquire(self) -> SessionRecord:
+        """Take the lock, waiting up to the timeout it was made with, and read the session."""
+
+    def bind(self) -> None:
+        """From here on, in this thread or task, calls for the session go through this lock."""
+        self._held.add(self.handle, self)
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the lock back; may be called from another thread than ``acquire``."""
+
+
+L = TypeVar("L", bound=HeldLock)
+
+
+class HeldLocks(Generic[L]):
     """The locks held here, by handle. One instance a store.
 
-    A lock that was released elsewhere, or outlives its block in a task started inside, is not
-    forgotten here: the holder marks it released, and who finds it looks.
+    A lock released in another thread, or found in a task that outlives the block it was started in,
+    is still listed here: who finds one looks whether it is held.
     """
 
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._held: Final[ContextVar[dict[str, T] | None]] = ContextVar("held", default=None)
+        self._held: Final[ContextVar[dict[str, L] | None]] = ContextVar("held", default=None)
 
-    def get(self, handle: str) -> T | None:
-        """The lock held on that session, or None."""
+    def get(self, handle: str) -> L | None:
+        """The lock on that session, or None."""
         held = self._held.get()
         return None if held is None else held.get(handle)
 
-    def add(self, handle: str, lock: T) -> None:
+    def add(self, handle: str, lock: L) -> None:
         """From here on, in this thread or task, calls for the session go through ``lock``."""
         self._held.set({**(self._held.get() or {}), handle: lock})
 
-    def remove(self, handle: str) -> None:
-        """The lock is released."""
+    def remove(self, lock: L) -> None:
+        """The lock is released, under every handle its session had."""
         held = self._held.get()
-        if held is not None and handle in held:
-            self._held.set({key: lock for key, lock in held.items() if key != handle} or None)
+        if held is not None:
+            self._held.set({key: other for key, other in held.items() if other is not lock} or None)

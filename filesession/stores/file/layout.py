@@ -37,6 +37,8 @@ _HANDLE: Final = re.compile(rf"[0-9a-f]{{{HANDLE_LENGTH}}}\Z")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}\Z")
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]+\.[0-9a-f]+\.tmp\Z")
 
+_TEMPORARY_DOCUMENT: Final = re.compile(r"(filesession|janitor|secret)[a-z.]*\.[0-9a-f]+\.tmp\Z")
+
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _LARGEST_DOCUMENT: Final = 1 << 20
 
@@ -61,11 +63,12 @@ class Manifest:
 class Layout:
     """The paths of one session directory, and what is done to the directory as a whole."""
 
-    __slots__ = ("_manifest", "_sessions", "directory", "shard_depth")
+    __slots__ = ("_manifest", "_sessions", "corrupt", "directory", "shard_depth")
 
     def __init__(self, directory: str, shard_depth: int) -> None:
         self.directory = directory
         self.shard_depth = shard_depth
+        self.corrupt = os.path.join(directory, CORRUPT)
         self._sessions = os.path.join(directory, SESSIONS)
         self._manifest = os.path.join(directory, MANIFEST)
 
@@ -103,6 +106,10 @@ class Layout:
             if durable:
                 sync_directory(os.path.dirname(directory))
 
+    def sync_shard(self, handle: str) -> None:
+        """Have the name of a new session survive a power cut."""
+        sync_directory(os.path.dirname(self.path(handle)))
+
     def check_present(self) -> None:
         """Raises ``StoreUnavailable`` when the session directory has vanished."""
         try:
@@ -124,7 +131,10 @@ class Layout:
 
     def leftovers(self) -> Iterator[str]:
         """Paths of the temporary files that lie about, also of writers still at work."""
-        return (entry.path for entry in self._files() if _TEMPORARY.match(entry.name))
+        for name in os.listdir(self.directory):
+            if _TEMPORARY_DOCUMENT.match(name):
+                yield os.path.join(self.directory, name)
+        yield from (entry.path for entry in self._files() if _TEMPORARY.match(entry.name))
 
     def strangers(self) -> Iterator[str]:
         """Paths of what is neither a session nor a temporary file of ours."""
@@ -154,19 +164,18 @@ class Layout:
 
     def set_aside(self, path: str) -> None:
         """Move a file that cannot be read to ``corrupt/``, where nothing reads it."""
-        corrupt = os.path.join(self.directory, CORRUPT)
         name = f"{os.path.basename(path)}.{secrets.token_hex(4)}"
         try:
-            os.mkdir(corrupt, 0o700)
-            os.chmod(corrupt, 0o700)
+            os.mkdir(self.corrupt, 0o700)
+            os.chmod(self.corrupt, 0o700)
         except FileExistsError:
             pass
-        os.rename(path, os.path.join(corrupt, name))
+        os.rename(path, os.path.join(self.corrupt, name))
 
     def set_aside_count(self) -> int:
         """How many files lie in ``corrupt/``."""
         try:
-            return len(os.listdir(os.path.join(self.directory, CORRUPT)))
+            return len(os.listdir(self.corrupt))
         except FileNotFoundError:
             return 0
 

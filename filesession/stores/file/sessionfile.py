@@ -46,12 +46,14 @@ class Snapshot:
         entry: the session; None when the file holds no whole line.
         mtime: the touch mark, POSIX seconds.
         size: bytes.
+        clean: it ends where a line ends.
         changed: POSIX seconds of the last change of any kind, by the kernel's clock.
     """
 
     entry: Entry | None
     mtime: float
     size: int
+    clean: bool
     changed: float
 
 
@@ -87,7 +89,8 @@ def _snapshot(descriptor: int, handle: str) -> Snapshot:
             break  # cut short by its writer, whose write failed
         content += more
     entry = last_entry(content, seed_of(handle))
-    return Snapshot(entry, status.st_mtime_ns / 1e9, status.st_size, status.st_ctime)
+    clean = not content or content.endswith(b"\n")
+    return Snapshot(entry, status.st_mtime_ns / 1e9, len(content), clean, status.st_ctime)
 
 
 class SessionFile:
@@ -168,23 +171,25 @@ class SessionFile:
         locks.lock(self._descriptor, locks.DEFAULT_TIMEOUT, f"session {self.handle}")
         return is_named(self._descriptor, self.path)
 
-    def append(self, line: bytes, now: float, *, sync: bool) -> None:
+    def append(
+        self, line: bytes, now: float, *, sync: bool, after: Snapshot | None = None
+    ) -> None:
         """Add a line in one write and set the touch mark; with ``sync``, wait for the disk.
+
+        ``after`` is what it holds now, None for a file just created.
 
         Raises:
             OSError: it could not be written; the file is as it was, or ends in a part of a line, which
                 every reader passes over.
         """
-        descriptor = self._descriptor
-        size = os.fstat(descriptor).st_size
+        if after is not None and not after.clean:
+            line = b"\n" + line  # a tail that was cut short must not swallow ours
         try:
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line  # a tail that was cut short must not swallow ours
-            write_all(descriptor, line)
+            write_all(self._descriptor, line)
             if sync:
-                os.fdatasync(descriptor)
+                os.fdatasync(self._descriptor)
         except OSError:
-            self._shorten(size)
+            self._shorten(0 if after is None else after.size)
             raise
         self.touch(now)
 

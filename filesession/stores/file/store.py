@@ -1,0 +1,546 @@
+"""Sessions in a directory: what each verb of the store does to a session's file.
+
+Rules:
+
+1. A reader takes no lock. A writer opens the file, takes its lock, looks at what is stored now, and
+   appends one line.
+2. Nothing but ``create`` makes a session's name. A save, a touch or a regenerate that finds none tells
+   its caller that the session is gone.
+3. Data is encoded before the lock is taken: what cannot be stored changes nothing and delays no one.
+4. Every error of the system becomes a ``StoreError``. Only a missing file means a missing session, and
+   only while the directory itself is there.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from filesession import locks
+from filesession.clock import Clock, system_clock
+from filesession.codec import Codec, JSONCodec
+from filesession.errors import (
+    ConfigurationError,
+    EncodeError,
+    FilesessionError,
+    WouldSync,
+    store_error,
+)
+from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
+from filesession.record import SessionInfo, SessionRecord, SweepReport
+from filesession.stores.entry import (
+    Conflict,
+    Entry,
+    check_conflict,
+    gone,
+    handle_of,
+    new_handle,
+    new_id,
+)
+from filesession.stores.file import sessionfile
+from filesession.stores.file.access import Access, SessionLock, translated
+from filesession.stores.file.journal import FORMAT, line_of, seed_of
+from filesession.stores.file.layout import DEEPEST, Layout, Manifest, check_ours, prepare
+from filesession.stores.file.sessionfile import NotASessionError, SessionFile
+from filesession.stores.file.sweep import Sweep, info, look, scan
+
+LONGEST_JOURNAL: Final = 16 * 1024
+"""Bytes. A longer file is replaced at the next save: some 40 saves of a usual session, and still one
+read to load."""
+
+LINES_KEPT: Final = 4
+"""A file may hold this many of its largest lines, so that a large session is not replaced each time."""
+
+LARGEST_DATA: Final = sessionfile.LARGEST // (2 * LINES_KEPT)
+"""Bytes, 8 MiB: the largest session, so that no file of ours is too large to be read."""
+
+
+class FileStore:
+    """Keeps each session in a file of its own, below one directory.
+
+    Safe across threads, forks and processes, on one machine or over a file system whose locks reach
+    across machines. What a call returned every later call sees; a power cut may cost the saves of the
+    last seconds (none with ``durable``), and leaves each session as it was at some earlier save.
+
+    Args:
+        directory: made if missing; ours alone (0700) or refused.
+        idle_timeout: seconds or ``timedelta`` without activity after which a session ends; None: no
+            such limit. Activity closer together than ``touch_interval`` is not written down, so it may
+            end that much later, never earlier.
+        absolute_timeout: likewise, counted from the session's creation, whatever happens since.
+        durable: what create, save, regenerate and delete have returned survives a power cut; each then
+            waits for the disk.
+        touch_interval: seconds; a twentieth of the idle timeout, 60 at most, when None.
+        codec: turns data into JSON text and back; plain JSON when None.
+        shard_depth: levels of directories of 256 each, 0 to 3; the directory's own when None, 1 when
+            it is new.
+        clock: gives POSIX seconds.
+
+    Raises:
+        ConfigurationError: a value, or the directory, cannot be used; the message says how to mend it.
+        StoreUnavailable: the directory cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        idle_timeout: Timeout | None = 1800,
+        absolute_timeout: Timeout | None = None,
+        durable: bool = False,
+        touch_interval: Timeout | None = None,
+        codec: Codec | None = None,
+        shard_depth: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        lifetime = Lifetime.of(idle_timeout, absolute_timeout, touch_interval)
+        if shard_depth is not None and shard_depth not in range(DEEPEST + 1):
+            msg = f"shard_depth must be a whole number from 0 to {DEEPEST}, not {shard_depth!r}"
+            raise ConfigurationError(msg)
+        path = os.path.abspath(os.fspath(directory))
+        prepare(path)
+        layout = Layout(path, 1 if shard_depth is None else shard_depth)
+        found = layout.read_manifest()
+        if found is not None:
+            if shard_depth is not None and found.shard_depth != shard_depth:
+                msg = (
+                    f"{path} was made with shard_depth={found.shard_depth}, not {shard_depth};"
+                    " leave shard_depth out, or use another directory"
+                )
+                raise ConfigurationError(msg)
+            layout = Layout(path, found.shard_depth)
+        wanted = Manifest(
+            FORMAT,
+            layout.shard_depth,
+            lifetime.idle_timeout,
+            lifetime.absolute_timeout,
+            lifetime.touch_interval,
+            bool(durable),
+        )
+        if wanted != found:
+            layout.write_manifest(wanted)
+        self._set_up(layout, lifetime, bool(durable), codec, clock)
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], *, clock: Clock | None = None) -> FileStore:
+        """The store of a directory that exists, as its manifest describes it.
+
+        Raises:
+            ConfigurationError: there is none, or it is not ours to use.
+        """
+        path = os.path.abspath(os.fspath(directory))
+        if not os.path.lexists(path):
+            msg = f"there is no directory {path}; an application makes it when it opens its store"
+            raise ConfigurationError(msg)
+        check_ours(path)
+        manifest = Layout(path, 0).read_manifest()
+        if manifest is None:
+            msg = f"{path} is no session directory: it has no filesession.json"
+            raise ConfigurationError(msg)
+        store = cls.__new__(cls)
+        layout = Layout(path, manifest.shard_depth)
+        store._set_up(layout, manifest.lifetime, manifest.durable, None, clock)
+        return store
+
+    def _set_up(
+        self,
+        layout: Layout,
+        lifetime: Lifetime,
+        durable: bool,  # noqa: FBT001 - its own caller
+        codec: Codec | None,
+        clock: Clock | None,
+    ) -> None:
+        self.codec: Codec = JSONCodec() if codec is None else codec
+        self._layout = layout
+        self._lifetime = lifetime
+        self._durable = durable
+        self._clock = system_clock if clock is None else clock
+        self._access = Access(layout, lifetime, self._clock, self.codec)
+        self._may_wait = True
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._layout.directory!r})"
+
+    @property
+    def directory(self) -> str:
+        """The absolute path of the session directory."""
+        return self._layout.directory
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """The timeouts of sessions that have none of their own."""
+        return self._lifetime
+
+    def without_waiting(self) -> FileStore:
+        """The same store, whose calls raise rather than wait, having done nothing.
+
+        ``LockTimeout`` where a lock is held by another, ``WouldSync`` where the disk would be waited
+        for.
+        """
+        store = copy.copy(self)
+        store._access = self._access.without_waiting()
+        store._may_wait = False
+        return store
+
+    def signing_key(self) -> bytes:
+        """The key in ``DIR/secret``, made at the first call and shared by all who use the directory.
+
+        Raises:
+            ConfigurationError: what is there is no key, or others can read it.
+        """
+        return self._layout.signing_key()
+
+    def load(self, sid: str) -> SessionRecord | None:
+        """The live session of that id. Takes no lock and waits for none.
+
+        Returns:
+            None when it is absent, expired, corrupt (then it is set aside) or malformed.
+
+        Raises:
+            StoreUnavailable: it could not be read, which says nothing about whether it exists.
+        """
+        handle = handle_of(sid)
+        if handle is None:
+            return None
+        try:
+            found = sessionfile.read(self._layout.path(handle), handle)
+            if found is None:
+                self._layout.check_present()
+                return None
+            if found.entry is not None:
+                now = self._clock()
+                accessed = found.entry.accessed(found.mtime, now)
+                if found.entry.is_over(self._lifetime, now, accessed):
+                    return None
+                return found.entry.record(sid, accessed, self._lifetime, self.codec)
+        except FilesessionError:
+            raise
+        except OSError as error:
+            raise store_error(error, f"loading session {handle}") from error
+        except (NotASessionError, ValueError):
+            pass
+        self._access.set_aside(handle)
+        return None
+
+    def create(
+        self,
+        data: Mapping[str, Any] | None = None,
+        *,
+        sid: str | None = None,
+        idle_timeout: Timeout | None = None,
+        absolute_timeout: Timeout | None = None,
+        cookie: Mapping[str, Any] | None = None,
+    ) -> SessionRecord:
+        """Store a new session, under a fresh random id unless one is given.
+
+        A timeout of None is the store's own, ``math.inf`` none at all.
+
+        Raises:
+            SessionExists: ``sid`` is the id of a live session.
+            EncodeError: the data cannot be stored exactly.
+            StoreFull, StoreUnavailable: nothing was stored.
+        """
+        encoded = self._encoded({} if data is None else data)
+        self._check_may_sync(self._durable)
+        chosen = new_id() if sid is None else sid
+        handle = new_handle(chosen)
+        now = self._clock()
+        entry = Entry.created_now(
+            encoded,
+            now,
+            idle_timeout=idle_timeout,
+            absolute_timeout=absolute_timeout,
+            cookie=cookie,
+        )
+        with translated("creating", handle):
+            self._create(handle, entry, now, known=sid is not None)
+        return entry.record(chosen, now, self._lifetime, self.codec)
+
+    def _create(self, handle: str, entry: Entry, now: float, *, known: bool) -> None:
+        line = line_of(entry, seed_of(handle))
+        while True:
+            try:
+                file = SessionFile.created(self._layout, handle, durable=self._durable)
+            except FileExistsError:
+                self._access.make_way(handle)
+                continue
+            try:
+                # An id the caller chose may be read by others while the file is still empty, and set
+                # aside as corrupt: under the lock it cannot be. Nobody can know an id of ours yet.
+                if known and not file.lock():
+                    file.close()
+                    continue
+                file.append(line, now, sync=self._durable)
+            except BaseException:
+                file.discard()
+                raise
+            file.close()
+            if self._durable:
+                self._layout.sync_shard(handle)
+            return
+
+    def save(
+        self,
+        sid: str,
+        data: Mapping[str, Any],
+        *,
+        base: SessionRecord | None = None,
+        conflict: Conflict = "merge",
+        idle_timeout: Timeout | Unsettable | None = UNSET,
+        cookie: Mapping[str, Any] | Unsettable = UNSET,
+    ) -> SessionRecord:
+        """Store the data of a session that exists: one line appended under the file's lock.
+
+        Args:
+            sid: the session's id.
+            data: its whole content.
+            base: the record the caller loaded; None: ours replaces all.
+            conflict: what to do when the session was saved since ``base``: "merge" three-way by
+                top-level key, "overwrite" with ours, "error".
+            idle_timeout: the session's own from now on; None: the store's again; left out: as it is.
+            cookie: the attributes it overrides from now on; left out: as they are.
+
+        Raises:
+            SessionGone: it was deleted or has expired; nothing was written.
+            ConflictError: with ``conflict="error"``; nothing was written.
+            EncodeError: the data cannot be stored exactly.
+            LockTimeout: another kept its lock for 10 seconds.
+            StoreFull, StoreUnavailable: what was stored is intact.
+        """
+        check_conflict(conflict)
+        handle = handle_of(sid)
+        encoded = self._encoded(data)
+        self._check_may_sync(self._durable)
+        if handle is None:
+            raise gone()
+        with self._access.changing("saving", handle) as (file, found, entry):
+            now = self._clock()
+            following = entry.saved_as(
+                data,
+                encoded,
+                now,
+                codec=self.codec,
+                base=base,
+                conflict=conflict,
+                idle_timeout=idle_timeout,
+                cookie=cookie,
+            )
+            line = line_of(following, seed_of(handle))
+            if found.size + len(line) > max(LONGEST_JOURNAL, LINES_KEPT * len(line)):
+                self._check_may_sync(True)
+                file.replace(self._layout, line, now, durable=self._durable)
+            else:
+                file.append(line, now, sync=self._durable, after=found)
+        return following.record(sid, now, self._lifetime, self.codec)
+
+    def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:
+        """Note that the session was used now: with ``base``, one ``utime`` and no look at the file.
+
+        A touch that follows the last activity by less than the touch interval is skipped.
+
+        Returns:
+            False when the session is gone; it is not brought back.
+
+        Raises:
+            StoreUnavailable: it could not be told, or not be noted.
+        """
+        handle = handle_of(sid)
+        if handle is None:
+            return False
+        now = self._clock()
+        path = self._layout.path(handle)
+        created, accessed, lifetime = 0.0, 0.0, self._lifetime
+        if base is not None:
+            created, accessed = base.created_at, base.accessed_at
+            lifetime = lifetime.overridden(base.idle_timeout, base.absolute_timeout)
+        try:
+            if base is None or lifetime.is_over(now, created, accessed):
+                found = look(path, handle)
+                entry = None if found is None else self._access.live(found)
+                if found is None or entry is None:
+                    return False
+                created, accessed = entry.created, entry.accessed(found.mtime, now)
+                lifetime = entry.lifetime(self._lifetime)
+            if not lifetime.wants_touch(now, accessed):
+                return True
+            mark = int(now * 1e9)
+            os.utime(path, ns=(mark, mark), follow_symlinks=False)
+        except FileNotFoundError:
+            self._layout.check_present()
+            return False
+        except OSError as error:
+            raise store_error(error, f"touching session {handle}") from error
+        return True
+
+    def delete(self, sid: str) -> bool:
+        """Remove a session for good: no save or touch under way brings it back.
+
+        Returns:
+            False when there was no live one.
+
+        Raises:
+            LockTimeout: another kept its lock for 10 seconds.
+            StoreUnavailable: it could not be removed.
+        """
+        handle = handle_of(sid)
+        return handle is not None and self.evict(handle)
+
+    def evict(self, handle: str) -> bool:
+        """``delete`` by the stored name, for those who do not know the id."""
+        self._check_may_sync(self._durable)
+        with translated("deleting", handle), self._access.exclusive(handle) as file:
+            found = None if file is None else self._access.readable(file)
+            if file is None or found is None:
+                self._layout.check_present()
+                return False
+            live = self._access.live(found) is not None
+            file.unlink(durable=self._durable)
+            return live
+
+    def regenerate(
+        self,
+        sid: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        base: SessionRecord | None = None,
+        new_sid: str | None = None,
+        conflict: Conflict = "merge",
+        idle_timeout: Timeout | Unsettable | None = UNSET,
+        cookie: Mapping[str, Any] | Unsettable = UNSET,
+    ) -> SessionRecord:
+        """Give the session a new id; the old one is dead when this returns. Waits for the disk.
+
+        A line that is whole only under the new name is appended, brought to the disk, and the file is
+        renamed: at every moment exactly one of the two ids opens the session.
+
+        Args:
+            sid: the id it has.
+            data: its content from now on; None: as it is.
+            base: as in ``save``.
+            new_sid: the id it gets, not yet used; None: a fresh random one.
+            conflict: as in ``save``.
+            idle_timeout: as in ``save``.
+            cookie: as in ``save``.
+
+        Raises:
+            SessionGone: it was deleted or has expired; nothing was written.
+            SessionExists: ``new_sid`` is taken.
+            ConflictError, EncodeError, LockTimeout, StoreFull, StoreUnavailable: as in ``save``.
+        """
+        check_conflict(conflict)
+        handle = handle_of(sid)
+        encoded = None if data is None else self._encoded(data)
+        self._check_may_sync(True)
+        chosen = new_id() if new_sid is None else new_sid
+        target = new_handle(chosen)
+        if handle is None:
+            raise gone()
+        if new_sid is not None and os.path.lexists(self._layout.path(target)):
+            self._access.make_way(target)
+        with self._access.changing("regenerating", handle) as (file, found, entry):
+            now = self._clock()
+            following = entry.saved_as(
+                data,
+                encoded,
+                now,
+                codec=self.codec,
+                base=base,
+                conflict=conflict,
+                idle_timeout=idle_timeout,
+                cookie=cookie,
+            )
+            file.append(line_of(following, seed_of(target)), now, sync=True, after=found)
+            file.move_to(self._layout, target, durable=self._durable)
+            self._access.follow(handle, target)
+        return following.record(chosen, now, self._lifetime, self.codec)
+
+    def lock(self, sid: str, *, timeout: float = locks.DEFAULT_TIMEOUT) -> SessionLock:
+        """A context manager: the session, fresh, and for nobody else to change while inside.
+
+        Calls for the session made inside, in the same thread or task, go through the lock. Entering
+        waits up to ``timeout`` seconds.
+
+        Raises on entering:
+            LockTimeout: another kept it.
+            SessionGone: there is no such session.
+            StoreUnavailable: it cannot be read.
+        """
+        return SessionLock(self._access, sid, timeout)
+
+    def scan(self) -> Iterator[SessionInfo]:
+        """All that is stored, also what has expired but was not swept; one at a time, in no order.
+
+        Raises:
+            StoreUnavailable: the directory has vanished, or cannot be read.
+        """
+        return scan(self._layout, self._lifetime, self._clock)
+
+    def sweep(
+        self,
+        *,
+        limit: int | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> SweepReport:
+        """Delete what is due, ``limit`` sessions at most; ``dry_run`` only counts it.
+
+        Looks at every session. ``progress`` is called with the number examined so far. The timeouts
+        are those the directory's store was last opened with.
+
+        Raises:
+            StoreUnavailable: the directory has vanished, or cannot be read.
+        """
+        manifest = self._layout.read_manifest()
+        lifetime = self._lifetime if manifest is None else manifest.lifetime
+        return Sweep(self._layout, lifetime, self._clock, dry_run).run(limit, progress)
+
+    def inspect(self, handle: str) -> tuple[SessionInfo, dict[str, Any]] | None:
+        """A stored session by its stored name, expired or not: what is known of it, and its data.
+
+        None when there is none, or it cannot be read.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        found = look(self._layout.path(handle), handle)
+        if found is None or found.entry is None:
+            self._layout.check_present()
+            return None
+        try:
+            data = self.codec.decode(found.entry.data)
+        except ValueError:
+            return None
+        return info(handle, found, self._lifetime, self._clock()), data
+
+    def clear(self) -> int:
+        """Remove every session; the number that were live.
+
+        Raises:
+            LockTimeout, StoreUnavailable: some are left.
+        """
+        return sum(self.evict(handle) for handle, _ in self._layout.sessions())
+
+    def __len__(self) -> int:
+        """How many sessions are stored, also those that expired and were not swept; lists them all."""
+        return sum(1 for _ in self._layout.sessions())
+
+    def __bool__(self) -> bool:
+        """True: a store is one also when it is empty."""
+        return True
+
+    def close(self) -> None:
+        """Release what the store holds: nothing, as no file stays open between calls."""
+
+    def _encoded(self, data: Mapping[str, Any]) -> bytes:
+        encoded = self.codec.encode(data)
+        if len(encoded) > LARGEST_DATA:
+            path = max(data, key=lambda key: len(self.codec.encode({key: data[key]})))
+            raise EncodeError(path, f"the session is larger than {LARGEST_DATA >> 20} MiB")
+        return encoded
+
+    def _check_may_sync(self, wanted: bool) -> None:  # noqa: FBT001 - reads as a question
+        if wanted and not self._may_wait:
+            msg = "this call waits for the disk; make it off the event loop"
+            raise WouldSync(msg)
