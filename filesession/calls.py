@@ -1,0 +1,28 @@
+"""What is asked of a store, as values: the session and the exchange decide, and never call one.
+
+They are written as generators of ``StoreCall``; who drives one makes each call and sends its result back,
+or throws in the error it raised. So one text serves synchronous and asynchronous callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Verb: TypeAlias = Literal["load", "create", "save", "touch", "delete", "regenerate"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCall:
+    """One call: the method's name, its positional and its keyword arguments."""
+
+    verb: Verb
+    arguments: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+
+Steps: TypeAlias = Generator[StoreCall, Any, T]
+"""Store calls still to be made, one at a time, that end in a ``T``."""

@@ -1,0 +1,5 @@
+"""The session's cookie: what it looks like, and how its value is made."""
+
+from filesession.cookies.policy import CookiePolicy
+
+__all__ = ["CookiePolicy"]

@@ -1,0 +1,492 @@
+"""The session an application sees: a dict with verbs. It decides what is to be written, and writes nothing.
+
+Rules:
+
+1. What is stored is the record; the dict is the application's. The two are compared as JSON text, so
+   that a change anywhere in nested data is noticed and a look at it is not taken for one.
+2. regenerate, destroy and touch are noted, and carried out by ``commit``.
+3. A session that turns out to be gone stays gone: nothing is written and no cookie is sent.
+4. A new session is stored only while its id can still reach the browser.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import wraps
+from typing import Any, Final, Protocol, TypeVar
+
+from filesession.calls import StoreCall, Steps
+from filesession.codec import Codec
+from filesession.cookies.policy import CookiePolicy, SessionCookie
+from filesession.errors import EncodeError, SessionExists, SessionGone
+from filesession.lifetime import UNSET, Timeout, Unsettable, seconds
+from filesession.locks import DEFAULT_TIMEOUT
+from filesession.record import SessionRecord
+from filesession.stores.entry import Conflict, gone, merged, new_id
+
+T = TypeVar("T")
+
+_log = logging.getLogger("filesession.session")
+
+_EMPTY: Final = b"{}"
+
+
+class Runner(Protocol):
+    """Makes the store calls a session asks for."""
+
+    def run(self, steps: Steps[T]) -> T:
+        """Make them all; blocks."""
+
+    async def arun(self, steps: Steps[T]) -> T:
+        """Make them all without blocking the event loop."""
+
+    def lock(self, sid: str, timeout: float) -> AbstractContextManager[SessionRecord]:
+        """The store's lock of a session; entering blocks."""
+
+    def alock(self, sid: str, timeout: float) -> AbstractAsyncContextManager[SessionRecord]:
+        """The same, without blocking the event loop."""
+
+
+@dataclass(slots=True)
+class Visit:
+    """What a session must know of the request it serves.
+
+    Attributes:
+        runner: makes its store calls.
+        policy: the cookie's attributes.
+        codec: tells whether data changed; the store's.
+        conflict: what a save does when another saved meanwhile.
+        https: the request came over TLS.
+        genid: makes the ids of new sessions; None: the store does.
+        headers_sent: the response has begun, so no cookie can be sent any more.
+    """
+
+    runner: Runner
+    policy: CookiePolicy
+    codec: Codec
+    conflict: Conflict = "merge"
+    https: bool = False
+    genid: Callable[[], str] | None = None
+    headers_sent: bool = False
+
+
+class Session(dict[str, Any]):
+    """One visitor's session: a dict of JSON values, saved when the request is answered.
+
+    Changes of nested values are noticed without being told. Two requests that change different keys
+    of one session both keep their change; for read-modify-write of one key there is ``lock()``.
+
+    Not safe for use by several threads at once, as a dict in use by one request is not.
+    """
+
+    __slots__ = (
+        "_accessed",
+        "_cookie",
+        "_doomed",
+        "_emptied",
+        "_forced",
+        "_idle",
+        "_record",
+        "_regenerating",
+        "_sid",
+        "_text",
+        "_touched",
+        "_visit",
+        "announce",
+        "destroyed",
+        "gone",
+    )
+
+    def __init__(self, visit: Visit, record: SessionRecord | None = None) -> None:
+        super().__init__()
+        self._visit = visit
+        self._accessed = False
+        self._doomed: list[str] = []
+        #: Its cookie must be sent: it is new to the browser.
+        self.announce = False
+        #: The session the request came with was destroyed.
+        self.destroyed = False
+        #: It was deleted or has expired while the request was at work.
+        self.gone = False
+        self._take(record)
+
+    def _take(self, record: SessionRecord | None) -> None:
+        """Be what the record says, and drop whatever was under way."""
+        dict.clear(self)
+        self._record = record
+        self._sid: str | None = None
+        self._forced = False
+        self._touched = False
+        self._regenerating = False
+        self._emptied = False
+        self._idle: float | Unsettable | None = UNSET
+        self._text = _EMPTY
+        overrides: Mapping[str, Any] = {}
+        if record is not None:
+            dict.update(self, record.data)
+            self._text = record.encoded or self._visit.codec.encode(record.data)
+            overrides = record.cookie
+        self._cookie = SessionCookie(self._visit.policy, overrides)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {dict.__repr__(self)}>"
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        """A copy, deep or pickled, is a plain dict: there is one session a request."""
+        return dict, (self.copy(),)
+
+    __hash__ = None  # type: ignore[assignment]  # as every dict
+
+    # -- what it tells ---------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str | None:
+        """The secret id the browser holds, or will hold. Not for logs, pages or URLs."""
+        if self._record is not None:
+            return self._record.id
+        if self._sid is None:
+            genid = self._visit.genid
+            self._sid = new_id() if genid is None else genid()
+        return self._sid
+
+    @property
+    def is_new(self) -> bool:
+        """Nothing is stored of it yet."""
+        return self._record is None
+
+    @property
+    def accessed(self) -> bool:
+        """Its data was read or written in this request, so the response depends on the visitor."""
+        return self._accessed
+
+    def mark_accessed(self) -> None:
+        """Count the session as read; Starlette's ``request.session`` does."""
+        self._accessed = True
+
+    @property
+    def modified(self) -> bool:
+        """It differs from what is stored. May be set to True, to have it saved as it is."""
+        return self._forced or self._overridden or self._data_changed()
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._forced = value
+
+    @property
+    def created_at(self) -> float | None:
+        """POSIX seconds; None while nothing is stored."""
+        return None if self._record is None else self._record.created_at
+
+    @property
+    def accessed_at(self) -> float | None:
+        """POSIX seconds of the last activity that was written down before this request."""
+        return None if self._record is None else self._record.accessed_at
+
+    @property
+    def expires_at(self) -> float | None:
+        """POSIX seconds at which it would have ended without this request; None: never, or new."""
+        return None if self._record is None else self._record.expires_at
+
+    @property
+    def idle_timeout(self) -> float | None:
+        """Seconds without activity after which this session ends; None: no such limit.
+
+        Settable to seconds, a ``timedelta`` or None ("remember me"). Of a new session that was not
+        given one it is None, and the store's applies.
+        """
+        if self._idle is not UNSET:
+            return None if self._idle == math.inf else self._idle
+        return None if self._record is None else self._record.idle_timeout
+
+    @idle_timeout.setter
+    def idle_timeout(self, value: Timeout | timedelta | None) -> None:
+        limit = seconds("idle_timeout", value)
+        self._idle = math.inf if limit is None else limit
+
+    @property
+    def cookie(self) -> SessionCookie:
+        """The attributes of this session's own cookie: ``session.cookie.max_age = 30 * 86400``."""
+        return self._cookie
+
+    # -- what it does ----------------------------------------------------------------------------
+
+    def regenerate(self, *, keep_data: bool = True) -> None:
+        """Give it a new id, at commit; the old one is dead then. Do so at login.
+
+        With ``keep_data=False`` it also starts empty, with the store's timeouts and cookie attributes.
+        """
+        self._regenerating = True
+        self._sid = None
+        if not keep_data:
+            dict.clear(self)
+            self._emptied = True
+            self._idle = UNSET if self._record is None else None
+            self._cookie.reset()
+
+    def destroy(self) -> None:
+        """Delete it, at commit, and expire its cookie. What is written after this starts a new one."""
+        if self._record is not None:
+            self._doomed.append(self._record.id)
+            self.destroyed = True
+        self.gone = False
+        self.announce = False
+        self._take(None)
+        self._cookie.reset()
+
+    def touch(self) -> None:
+        """Extend it now, at commit, and its cookie when that has a ``max_age``."""
+        self._touched = True
+
+    def save(self) -> None:
+        """Write what is pending now; blocks for the store.
+
+        Raises:
+            SessionGone: it was deleted or has expired; nothing was written.
+            ConflictError, EncodeError, StoreError: nothing was written.
+        """
+        self._visit.runner.run(self.commit(explicit=True))
+
+    async def asave(self) -> None:
+        """``save`` without blocking the event loop."""
+        await self._visit.runner.arun(self.commit(explicit=True))
+
+    def reload(self) -> None:
+        """Read it anew and throw local changes away; blocks for the store.
+
+        Raises:
+            SessionGone: it was never stored, or is gone.
+            StoreError: it could not be read; the session is as it was.
+        """
+        self._visit.runner.run(self._reloading())
+
+    async def areload(self) -> None:
+        """``reload`` without blocking the event loop."""
+        await self._visit.runner.arun(self._reloading())
+
+    @contextmanager
+    def lock(self, *, timeout: float = DEFAULT_TIMEOUT) -> Iterator[None]:
+        """Exclusive, and fresh inside; saved at the end. Blocks for up to ``timeout`` seconds.
+
+        Changes made before are kept. An exception inside throws away what was changed inside. A new
+        session needs no lock: nobody else can know its id.
+
+        Raises:
+            LockTimeout: another kept it.
+            SessionGone: it was deleted or has expired.
+        """
+        if self._record is None:
+            yield
+            return
+        with self._visit.runner.lock(self._record.id, timeout) as record:
+            self._rebase(record)
+            before = self._visit.codec.encode(dict.copy(self))
+            try:
+                yield
+            except BaseException:
+                self._replace(self._visit.codec.decode(before))
+                raise
+            self._visit.runner.run(self.commit(touch=False))
+
+    @asynccontextmanager
+    async def alock(self, *, timeout: float = DEFAULT_TIMEOUT) -> Any:  # noqa: ANN401, ASYNC109
+        """``lock`` without blocking the event loop."""
+        if self._record is None:
+            yield
+            return
+        async with self._visit.runner.alock(self._record.id, timeout) as record:
+            self._rebase(record)
+            before = self._visit.codec.encode(dict.copy(self))
+            try:
+                yield
+            except BaseException:
+                self._replace(self._visit.codec.decode(before))
+                raise
+            await self._visit.runner.arun(self.commit(touch=False))
+
+    # -- what is to be written -------------------------------------------------------------------
+
+    def commit(
+        self,
+        *,
+        explicit: bool = False,
+        resave: bool = False,
+        save_uninitialized: bool = False,
+        touch: bool = True,
+    ) -> Steps[None]:
+        """Everything pending, as store calls; nothing is pending when they are made.
+
+        Args:
+            explicit: the application asked for it, so a new session is stored even when empty.
+            resave: store a loaded session even when unchanged.
+            save_uninitialized: store a new session even when unchanged.
+            touch: note the activity of an unchanged one.
+        """
+        while self._doomed:
+            yield StoreCall("delete", (self._doomed[0],))
+            del self._doomed[0]
+        if self.gone:
+            return
+        try:
+            if self._record is None:
+                if explicit or save_uninitialized or self._regenerating or self.modified:
+                    yield from self._store_new()
+            elif self._regenerating and self._can_announce("its new id; it keeps the old one"):
+                yield from self._regenerate(self._record)
+            elif self.modified or resave:
+                yield from self._save(self._record)
+            elif touch or self._touched:
+                yield from self._touch(self._record)
+        except SessionGone:
+            self.gone = True
+            raise
+        self._regenerating = False
+
+    def _store_new(self) -> Steps[None]:
+        if not self._can_announce("a cookie; it is not stored"):
+            self._regenerating = False
+            return
+        data = dict.copy(self)
+        for left in (2, 1, 0):
+            try:
+                record = yield StoreCall(
+                    "create",
+                    (data,),
+                    {
+                        "sid": self._sid or self._custom_id(),
+                        "idle_timeout": None if self._idle is UNSET else self._idle,
+                        "cookie": self._cookie.overrides or None,
+                    },
+                )
+                break
+            except SessionExists:
+                self._sid = None  # genid gave an id that is taken: it may give another
+                if not left:
+                    raise
+        self._written(record, data)
+        self.announce = True
+
+    def _regenerate(self, record: SessionRecord) -> Steps[None]:
+        data = dict.copy(self)
+        keywords = {"new_sid": self._custom_id(), **self._save_keywords(record)}
+        written = yield StoreCall("regenerate", (record.id, data), keywords)
+        self._written(written, data)
+        self.announce = True
+
+    def _save(self, record: SessionRecord) -> Steps[None]:
+        announce = self._cookie.changed
+        data = dict.copy(self)
+        written = yield StoreCall("save", (record.id, data), self._save_keywords(record))
+        self._written(written, data)
+        self.announce = self.announce or announce
+
+    def _custom_id(self) -> str | None:
+        return None if self._visit.genid is None else self._visit.genid()
+
+    def _save_keywords(self, record: SessionRecord) -> dict[str, Any]:
+        keywords: dict[str, Any] = {
+            "base": record,
+            "conflict": "overwrite" if self._emptied else self._visit.conflict,
+        }
+        if self._idle is not UNSET:
+            keywords["idle_timeout"] = self._idle
+        if self._cookie.changed:
+            keywords["cookie"] = self._cookie.overrides
+        return keywords
+
+    def _touch(self, record: SessionRecord) -> Steps[None]:
+        alive = yield StoreCall("touch", (record.id,), {"base": record})
+        if not alive:
+            raise gone()
+
+    def _reloading(self) -> Steps[None]:
+        if self._record is None:
+            raise gone()
+        record = yield StoreCall("load", (self._record.id,))
+        if record is None:
+            self.gone = True
+            raise gone()
+        self._take(record)
+
+    def _written(self, record: SessionRecord, sent: dict[str, Any]) -> None:
+        """The record is what is stored now; what it was merged with comes into the dict."""
+        self._record = record
+        self._text = record.encoded or self._visit.codec.encode(record.data)
+        if self._text != self._visit.codec.encode(sent):
+            self._replace(record.data)
+        self._forced = self._emptied = self._regenerating = False
+        self._idle = UNSET
+        self._sid = None
+        self._cookie.keep()
+
+    def _rebase(self, record: SessionRecord) -> None:
+        """Take over a fresher record, and keep local changes on top of it."""
+        base = self._visit.codec.decode(self._text)
+        text = record.encoded or self._visit.codec.encode(record.data)
+        if text != self._text:
+            self._replace(merged(base, dict.copy(self), record.data, self._visit.codec))
+        self._record = record
+        self._text = text
+
+    def _replace(self, data: Mapping[str, Any]) -> None:
+        """Become equal to ``data``; a value that is stored alike stays the very object it is."""
+        encode = self._visit.codec.encode
+        for key in [key for key in dict.keys(self) if key not in data]:
+            dict.__delitem__(self, key)
+        for key, value in data.items():
+            if not dict.__contains__(self, key) or (
+                encode({"": dict.__getitem__(self, key)}) != encode({"": value})
+            ):
+                dict.__setitem__(self, key, value)
+
+    @property
+    def extended(self) -> bool:
+        """``touch()`` was called in this request."""
+        return self._touched
+
+    @property
+    def _overridden(self) -> bool:
+        return self._idle is not UNSET or self._cookie.changed
+
+    def _data_changed(self) -> bool:
+        if not self._accessed and not self._emptied:
+            return False
+        try:
+            return self._visit.codec.encode(dict.copy(self)) != self._text
+        except EncodeError:
+            return True
+
+    def _can_announce(self, what: str) -> bool:
+        visit = self._visit
+        if visit.headers_sent:
+            _log.warning("the response had begun when the session changed: it can get no more %s", what)
+            return False
+        if not self._cookie.policy.may_be_sent(visit.https):
+            _log.warning("over plain HTTP a session with secure=True can get no %s", what)
+            return False
+        return True
+
+
+def _marking(name: str) -> Callable[..., Any]:
+    """The dict's own method, which counts the session as accessed."""
+    method = getattr(dict, name)
+
+    @wraps(method)
+    def marked(self: Session, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - as dict's
+        self.mark_accessed()
+        return method(self, *arguments, **keywords)
+
+    return marked
+
+
+for _name in (
+    *("__getitem__", "__setitem__", "__delitem__", "__contains__", "__iter__", "__len__", "__eq__"),
+    *("__ne__", "__or__", "__ror__", "__ior__", "__reversed__", "get", "keys", "values", "items"),
+    *("copy", "pop", "popitem", "setdefault", "update", "clear"),
+):
+    setattr(Session, _name, _marking(_name))
