@@ -23,8 +23,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 from filesession.calls import StoreCall, Steps
 from filesession.codec import Codec
-from filesession.cookies.policy import CookiePolicy, SessionCookie
-from filesession.errors import EncodeError, SessionExists, SessionGone
+from filesession.cookies.overrides import SessionCookie
+from filesession.cookies.policy import CookiePolicy
+from filesession.errors import EncodeError, SessionExists, SessionGone, StoreError
 from filesession.lifetime import UNSET, Timeout, Unsettable, seconds
 from filesession.locks import DEFAULT_TIMEOUT
 from filesession.record import SessionRecord
@@ -99,6 +100,7 @@ class Session(dict[str, Any]):
         "_touched",
         "_visit",
         "announce",
+        "changed",
         "destroyed",
         "gone",
     )
@@ -110,8 +112,10 @@ class Session(dict[str, Any]):
         self._doomed: list[str] = []
         #: Its cookie must be sent: it is new to the browser.
         self.announce = False
-        #: The session the request came with was destroyed.
-        self.destroyed = False
+        #: A change was written.
+        self.changed = False
+        #: The cookie's attributes when it was destroyed; None: it was not.
+        self.destroyed: CookiePolicy | None = None
         #: It was deleted or has expired while the request was at work.
         self.gone = False
         self._take(record)
@@ -233,7 +237,7 @@ class Session(dict[str, Any]):
         """Delete it, at commit, and expire its cookie. What is written after this starts a new one."""
         if self._record is not None:
             self._doomed.append(self._record.id)
-            self.destroyed = True
+        self.destroyed = self._cookie.policy
         self.gone = False
         self.announce = False
         self._take(None)
@@ -327,9 +331,7 @@ class Session(dict[str, Any]):
             save_uninitialized: store a new session even when unchanged.
             touch: note the activity of an unchanged one.
         """
-        while self._doomed:
-            yield StoreCall("delete", (self._doomed[0],))
-            del self._doomed[0]
+        yield from self.bury()
         if self.gone:
             return
         try:
@@ -338,7 +340,10 @@ class Session(dict[str, Any]):
                     yield from self._store_new()
             elif self._regenerating and self._can_announce("its new id; it keeps the old one"):
                 yield from self._regenerate(self._record)
-            elif self.modified or resave:
+            elif self.modified:
+                yield from self._save(self._record)
+                self.changed = True
+            elif resave:
                 yield from self._save(self._record)
             elif touch or self._touched:
                 yield from self._touch(self._record)
@@ -346,6 +351,18 @@ class Session(dict[str, Any]):
             self.gone = True
             raise
         self._regenerating = False
+
+    def bury(self) -> Steps[None]:
+        """The deletes that ``destroy`` asked for."""
+        while self._doomed:
+            yield StoreCall("delete", (self._doomed[0],))
+            del self._doomed[0]
+
+    def abandon(self) -> Steps[None]:
+        """Of all that is pending only the deletes; and the request was activity."""
+        yield from self.bury()
+        if self._record is not None and not self.gone:
+            yield from self._touch(self._record)
 
     def _store_new(self) -> Steps[None]:
         if not self._can_announce("a cookie; it is not stored"):
@@ -400,9 +417,13 @@ class Session(dict[str, Any]):
         return keywords
 
     def _touch(self, record: SessionRecord) -> Steps[None]:
-        alive = yield StoreCall("touch", (record.id,), {"base": record})
+        try:
+            alive = yield StoreCall("touch", (record.id,), {"base": record})
+        except StoreError as error:
+            _log.warning("%s", error)  # the session lives on; the next request touches it again
+            return
         if not alive:
-            raise gone()
+            self.gone = True
 
     def _reloading(self) -> Steps[None]:
         if self._record is None:

@@ -90,16 +90,13 @@ def set_cookie(
         value: as ``encode_value`` made it.
         path: the Path attribute.
         domain: the Domain attribute; None: the host alone.
-        expires: POSIX seconds, cut to whole ones; beyond the year 9999 it is the end of that.
+        expires: POSIX seconds, cut to whole ones and to the years 1970 to 9999.
         max_age: seconds.
         http_only: whether scripts may not read it.
         secure: whether it travels over HTTPS only.
         partitioned: whether each embedding site gets a jar of its own.
         priority: the Priority attribute.
         same_site: the SameSite attribute.
-
-    Raises:
-        ValueError: ``expires`` is not a number, or before the year 1.
     """
     before, after = _attributes(
         path=path,
@@ -112,7 +109,7 @@ def set_cookie(
     )
     lifetime = ""
     if expires is not None:
-        lifetime = f"; Expires={_http_date(int(min(expires, LAST_DATE)))}"
+        lifetime = f"; Expires={_http_date(int(max(0, min(expires, LAST_DATE))))}"
     if max_age is not None:
         lifetime += f"; Max-Age={max_age}"
     return f"{name}={value}{before}{lifetime}{after}"

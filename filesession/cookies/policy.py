@@ -5,8 +5,8 @@ Rules, so that no browser drops the cookie in silence; a policy that breaks one 
 1. A name is a token (RFC 6265, 4.1.1) and leaves room for any signed id in 4096 bytes, the most
    that browsers keep of name and value (RFC 6265bis, 5.6).
 2. ``__Secure-`` names need Secure; ``__Host-`` names also Path=/ and no Domain (RFC 6265bis,
-   4.1.3); ``__Http-`` names Secure and HttpOnly, and ``__Host-Http-`` names all four (layered
-   cookies, its successor). Browsers compare prefixes without regard to case, and so is it done here.
+   4.1.3); ``__Http-`` names Secure and HttpOnly, and ``__Host-Http-`` names all four (the layered
+   cookies draft, its successor). Case makes no difference to a prefix, as in browsers.
 3. SameSite=None and Partitioned need Secure.
 4. A path or domain is at most 1024 bytes: a longer one is ignored (RFC 6265bis, 5.6).
 

@@ -173,6 +173,11 @@ class FileStore:
         """The timeouts of sessions that have none of their own."""
         return self._lifetime
 
+    @property
+    def clock(self) -> Clock:
+        """What gives the store the time, in POSIX seconds."""
+        return self._clock
+
     def without_waiting(self) -> FileStore:
         """The same store, whose calls raise rather than wait, having done nothing.
 

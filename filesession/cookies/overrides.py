@@ -1,0 +1,83 @@
+"""The attributes one session's cookie has of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from filesession.cookies.header import Priority, SameSite
+from filesession.cookies.policy import Auto, CookiePolicy
+from filesession.lifetime import Timeout
+
+OVERRIDABLE: Final = frozenset(
+    field.name for field in fields(CookiePolicy) if field.name[0] != "_"
+) - {"name"}
+
+
+class SessionCookie:
+    """The attributes of one session's cookie: the policy's, until it is given its own.
+
+    ``session.cookie.max_age = 86400`` overrides one, for this session alone and until it ends. The
+    attributes are those of ``CookiePolicy`` without ``name``; a value that a policy would refuse is a
+    ``ConfigurationError``, and any other name an ``AttributeError``.
+    """
+
+    __slots__ = ("_default", "_kept", "_overrides", "_policy")
+
+    path: str
+    domain: str | None
+    secure: bool | Auto
+    http_only: bool
+    same_site: SameSite | Auto | bool | None
+    partitioned: bool
+    priority: Priority | None
+    max_age: Timeout | None
+
+    def __init__(self, default: CookiePolicy, overrides: Mapping[str, Any]) -> None:
+        known = {name: value for name, value in overrides.items() if name in OVERRIDABLE}
+        self._put("_default", default)
+        self._put("_overrides", known)
+        self._put("_kept", known)
+        self._put("_policy", default.overridden(known))
+
+    def _put(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the attribute's own type
+        if name in OVERRIDABLE:
+            return getattr(self._policy, name)
+        msg = f"a session's cookie has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - as above
+        if name not in OVERRIDABLE:
+            msg = f"a session's cookie has no attribute {name!r}"
+            raise AttributeError(msg)
+        policy = self._default.overridden({**self._overrides, name: value})
+        self._put("_overrides", {**self._overrides, name: getattr(policy, name)})
+        self._put("_policy", policy)
+
+    @property
+    def policy(self) -> CookiePolicy:
+        """The attributes in force."""
+        return self._policy
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The attributes this session has of its own."""
+        return dict(self._overrides)
+
+    @property
+    def changed(self) -> bool:
+        """They are not what is stored."""
+        return self._overrides is not self._kept and self._overrides != self._kept
+
+    def reset(self) -> None:
+        """Back to the policy's attributes."""
+        self._put("_overrides", {})
+        self._put("_policy", self._default)
+
+    def keep(self) -> None:
+        """What is set now is what is stored."""
+        self._put("_kept", self._overrides)

@@ -1,0 +1,291 @@
+"""What a request does to its session and what its response says of it; decides, and does no I/O.
+
+The order, in both gateways: ``begin`` before the application runs, ``commit`` before its response
+starts, ``headers`` for that response, ``finish`` when its body is out; ``abandon`` instead of ``commit``
+when the application raises first. Each is a run of store calls for the gateway to make.
+
+A response that never gets to carry the session's cookie must not leave a session behind that nobody
+can reach, and a session that was deleted meanwhile gets no cookie at all: one that expires could wipe
+out the cookie that a parallel regenerate has just set.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any, Final, Literal, TypeAlias
+
+from filesession.calls import Steps, StoreCall
+from filesession.codec import Codec
+from filesession.cookies.header import cookie_values
+from filesession.cookies.policy import CookiePolicy
+from filesession.cookies.signing import Signer
+from filesession.errors import ConfigurationError, ConflictError, SessionGone, StoreError
+from filesession.session import Runner, Session, Visit
+from filesession.stores.entry import Conflict, check_conflict
+
+Headers: TypeAlias = list[tuple[str, str]]
+TrustProxy: TypeAlias = bool | Iterable[str]
+
+_log = logging.getLogger("filesession.exchange")
+
+RETRY_AFTER: Final = 5
+"""Seconds after which a client may come back when the store fails."""
+
+_SECURE_SCHEMES: Final = frozenset({"https", "wss"})
+
+
+class ProxyTrust:
+    """Whose X-Forwarded-Proto counts.
+
+    Args:
+        trust: False: nobody's; True: everybody's, for a server only its proxy can reach; or the
+            networks proxies are in, as ``10.0.0.0/8`` or a single address.
+
+    Raises:
+        ConfigurationError: a network cannot be read.
+    """
+
+    __slots__ = ("_everyone", "_networks")
+
+    def __init__(self, trust: TrustProxy) -> None:
+        self._everyone = trust is True
+        networks = () if isinstance(trust, bool) else trust
+        try:
+            if isinstance(networks, str):
+                raise ValueError(networks)  # noqa: TRY301 - letter by letter it would be a list
+            self._networks = tuple(ip_network(network) for network in networks)
+        except (ValueError, TypeError) as error:
+            msg = f"trust_proxy must be True, False or a list of networks like '10.0.0.0/8': {error}"
+            raise ConfigurationError(msg) from None
+
+    def is_https(self, scheme: str, client: str | None, forwarded: str) -> bool:
+        """Whether the request came over TLS: to us, or to a proxy that is trusted to say so."""
+        if scheme in _SECURE_SCHEMES:
+            return True
+        if not forwarded or not (self._everyone or self._is_proxy(client)):
+            return False
+        return forwarded.partition(",")[0].strip().lower() in _SECURE_SCHEMES
+
+    def _is_proxy(self, client: str | None) -> bool:
+        if not self._networks or not client:
+            return False
+        try:
+            address = ip_address(client)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How a gateway treats sessions; made once.
+
+    Raises:
+        ConfigurationError: a value is wrong.
+    """
+
+    policy: CookiePolicy
+    signer: Signer
+    codec: Codec
+    proxies: ProxyTrust
+    rolling: bool = False
+    resave: bool = False
+    save_uninitialized: bool = False
+    unset: Literal["destroy", "keep"] = "destroy"
+    genid: Callable[[Any], str] | None = None
+    conflict: Conflict = "merge"
+
+    def __post_init__(self) -> None:
+        check_conflict(self.conflict)
+        for name in ("rolling", "resave", "save_uninitialized"):
+            if not isinstance(getattr(self, name), bool):
+                msg = f"{name} must be True or False, not {getattr(self, name)!r}"
+                raise ConfigurationError(msg)
+        if self.unset not in {"destroy", "keep"}:
+            msg = f"unset must be 'destroy' or 'keep', not {self.unset!r}"
+            raise ConfigurationError(msg)
+        if self.genid is not None and not callable(self.genid):
+            msg = f"genid must be a function of the scope or environ, not {self.genid!r}"
+            raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The response in place of the application's when its session could not be had or saved."""
+
+    status: int
+    reason: str
+    headers: Headers
+    body: bytes
+
+
+def refusal(error: ConflictError | StoreError) -> Refusal:
+    """What the client is told; the error itself goes to the log."""
+    if isinstance(error, ConflictError):
+        status, reason = 409, "Conflict"
+        text = "Another request changed this session at the same time. Please try again."
+        extra: Headers = []
+        _log.warning("%s", error)
+    else:
+        status, reason = 503, "Service Unavailable"
+        text = "Sessions are not available at the moment. Please try again."
+        extra = [("retry-after", str(RETRY_AFTER))]
+        _log.error("%s", error)
+    body = text.encode("utf-8")
+    headers = [
+        ("content-type", "text/plain; charset=utf-8"),
+        ("content-length", str(len(body))),
+        ("cache-control", "no-store"),
+        *extra,
+    ]
+    return Refusal(status, reason, headers, body)
+
+
+class Exchange:
+    """One request and its response.
+
+    Args:
+        rules: the gateway's.
+        runner: makes store calls for the session's own verbs.
+        cookies: the request's Cookie header, several joined by ``; ``.
+        https: the request came over TLS.
+        source: the scope or environ, for ``genid``.
+    """
+
+    __slots__ = ("_cookies", "_kept", "_newest", "_rules", "_verified", "_visit", "session")
+
+    session: Session
+
+    def __init__(
+        self, rules: Rules, runner: Runner, *, cookies: str, https: bool, source: Any  # noqa: ANN401
+    ) -> None:
+        self._rules = rules
+        self._cookies = cookies
+        self._verified = False
+        self._newest = True
+        self._kept = False
+        genid = rules.genid
+        self._visit = Visit(
+            runner,
+            rules.policy,
+            rules.codec,
+            rules.conflict,
+            https,
+            None if genid is None else lambda: genid(source),
+        )
+
+    def begin(self) -> Steps[Session]:
+        """Load the session the request names, or start a new one."""
+        record = None
+        name = self._rules.policy.name
+        assert name is not None
+        for value in cookie_values(self._cookies, name):
+            found = self._rules.signer.unsign(value)
+            if found is not None:
+                self._verified = True
+                sid, self._newest = found
+                record = yield StoreCall("load", (sid,))
+                break
+        self.session = Session(self._visit, record)
+        return self.session
+
+    def commit(self, present: object) -> Steps[None]:
+        """Write what the application did; ``present`` is what stands where it found the session."""
+        session, rules = self.session, self._rules
+        if self._taken_out(present):
+            yield from session.bury()
+            return
+        try:
+            yield from session.commit(
+                resave=rules.resave, save_uninitialized=rules.save_uninitialized
+            )
+        except SessionGone as error:
+            _log.info("%s", error)
+
+    def finish(self, present: object, *, touch: bool = False) -> Steps[None]:
+        """Write what changed after the headers left; too late for a cookie."""
+        session = self.session
+        self._visit.headers_sent = True
+        if self._taken_out(present):
+            yield from session.bury()
+            return
+        try:
+            yield from session.commit(touch=touch)
+        except SessionGone as error:
+            _log.info("%s", error)
+        if session.announce:
+            session.announce = False
+            _log.warning("the session's cookie changed after the response had begun: it is not sent")
+
+    def abandon(self) -> Steps[None]:
+        """The application raised before its response: nothing is saved but a destroy."""
+        yield from self.session.abandon()
+
+    def headers(self, headers: Headers) -> Headers:
+        """The response's headers with what the session adds; after ``commit``, once."""
+        session = self.session
+        cookie = self._set_cookie()
+        session.announce = False
+        self._visit.headers_sent = True
+        if cookie is not None:
+            headers = _not_stored(headers)
+            headers.append(("set-cookie", cookie))
+        return _varied(headers) if session.accessed else headers
+
+    def _taken_out(self, present: object) -> bool:
+        """Whether the application took the session away and wants it kept; or destroys it."""
+        if present is None:
+            self._kept = self._rules.unset == "keep"
+            if not self._kept and not self.session.destroyed:
+                self.session.destroy()
+        elif present is not self.session:
+            msg = (
+                f"the session was replaced by a {type(present).__name__}; change it in place,"
+                " or set it to None to end it"
+            )
+            raise TypeError(msg)
+        return self._kept
+
+    def _set_cookie(self) -> str | None:
+        session, https = self.session, self._visit.https
+        if self._kept or session.gone:
+            return None
+        if session.is_new:
+            ended = session.destroyed
+            if ended is None or not self._verified or not ended.may_be_sent(https):
+                return None
+            return ended.expire(https=https)
+        policy = session.cookie.policy
+        lasting = policy.max_age is not None and (session.changed or session.extended)
+        wanted = session.announce or self._rules.rolling or not self._newest or lasting
+        if not wanted or not policy.may_be_sent(https):
+            return None
+        assert session.id is not None
+        value = self._rules.signer.sign(session.id)
+        return policy.announce(value, https=https, now=time.time())
+
+
+def _not_stored(headers: Headers) -> Headers:
+    """No shared cache may keep a response that sets the cookie; what the app says more strictly stays.
+
+    RFC 9111 section 5.2.2.
+    """
+    ours = [value for name, value in headers if name.lower() == "cache-control"]
+    if ours and not any("public" in value.lower() or "s-maxage" in value.lower() for value in ours):
+        return list(headers)
+    kept = [(name, value) for name, value in headers if name.lower() != "cache-control"]
+    return [*kept, ("cache-control", "no-store")]
+
+
+def _varied(headers: Headers) -> Headers:
+    """The response depends on the cookie (RFC 9110 section 12.5.5)."""
+    for name, value in headers:
+        if name.lower() == "vary":
+            fields = {field.strip().lower() for field in value.split(",")}
+            if fields & {"cookie", "*"}:
+                return headers
+    return [*headers, ("vary", "Cookie")]

@@ -1,0 +1,114 @@
+"""One leader per directory: who holds the lock on ``janitor.lock`` sweeps, the others stand by.
+
+Rules:
+
+1. The lock is the kernel's and ends with its holder, however that dies. There is no stale lock to
+   break and no time to wait out.
+2. The file is never unlinked by us: a second file of that name would be a second lock. Others may
+   (a directory wiped, or moved away and made anew), so a leader looks whether what it holds still
+   bears the name.
+3. A forked child inherits the open file and the lock with it. It closes its copy, or a leader that
+   dies would go on leading through a worker that knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+from weakref import WeakSet
+
+from filesession import locks
+from filesession.errors import store_error
+from filesession.stores.file.layout import Layout
+from filesession.stores.file.sessionfile import is_named
+
+LOCK: Final = "janitor.lock"
+
+_OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Leadership:
+    """The claim of one janitor to lead in a directory. Nothing in it ever waits for another janitor.
+
+    Not for several threads at once.
+    """
+
+    __slots__ = ("__weakref__", "_descriptor", "_layout", "_path")
+
+    def __init__(self, directory: str) -> None:
+        self._layout = Layout(directory, 0)  # only asked whether the directory is there
+        self._path = os.path.join(directory, LOCK)
+        self._descriptor: int | None = None
+        _claims.add(self)
+
+    def try_lead(self) -> bool:
+        """Become the leader if nobody is, and say whether we are.
+
+        Raises:
+            StoreUnavailable: the directory has vanished, or cannot lock.
+        """
+        if self.still_leads():
+            return True
+        self.resign()
+        self._layout.check_present()  # an empty mount point must not get a lock file
+        try:
+            descriptor = os.open(self._path, _OPEN | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise store_error(error, f"opening {self._path}") from error
+        try:
+            if locks.try_lock(descriptor) and is_named(descriptor, self._path):
+                os.fchmod(descriptor, 0o600)
+                self._descriptor, descriptor = descriptor, -1
+        except OSError as error:
+            raise store_error(error, f"locking {self._path}") from error
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        return self._descriptor is not None
+
+    def still_leads(self) -> bool:
+        """Whether the lock is ours and its file still is the one named ``janitor.lock``."""
+        if self._descriptor is None:
+            return False
+        try:
+            return is_named(self._descriptor, self._path)
+        except OSError:
+            return False  # a file that cannot be looked up is no proof of anything
+
+    def resign(self) -> None:
+        """Let another lead; nothing happens when we do not."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+
+def is_led(directory: str) -> bool:
+    """Whether someone leads there now. Makes nothing and never waits.
+
+    Raises:
+        StoreUnavailable: ``janitor.lock`` is there and cannot be opened or locked.
+    """
+    path = os.path.join(directory, LOCK)
+    try:
+        descriptor = os.open(path, _OPEN)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise store_error(error, f"opening {path}") from error
+    try:
+        return not locks.try_lock(descriptor)
+    except OSError as error:
+        raise store_error(error, f"locking {path}") from error
+    finally:
+        os.close(descriptor)
+
+
+_claims: Final[WeakSet[Leadership]] = WeakSet()
+
+
+def _resign_in_child() -> None:
+    for claim in list(_claims):
+        claim.resign()  # closes the child's copy; the parent's keeps the lock
+
+
+os.register_at_fork(after_in_child=_resign_in_child)

@@ -1,0 +1,61 @@
+"""One sweep after the other, and what is said and remembered of each."""
+
+from __future__ import annotations
+
+import logging
+
+from filesession.clock import Clock
+from filesession.errors import FilesessionError
+from filesession.janitor.complaints import Complaints
+from filesession.janitor.wording import is_uneventful, sweep_text
+from filesession.record import SweepReport
+from filesession.stores.protocol import Sweeps
+
+
+class Sweeper:
+    """Sweeps a store for a janitor.
+
+    Attributes:
+        last: the last sweep that came to its end; None: none did.
+        error: why the last scheduled one failed; None: it did not.
+        since: POSIX seconds at which the sweep in hand began; None: there is none.
+    """
+
+    def __init__(
+        self, store: Sweeps, clock: Clock, log: logging.Logger, complaints: Complaints
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._log = log
+        self._complaints = complaints
+        self.last: SweepReport | None = None
+        self.error: str | None = None
+        self.since: float | None = None
+
+    def sweep(self) -> SweepReport:
+        """Sweep and log what was done; blocks until all that was due is gone.
+
+        Raises:
+            FilesessionError: the store could not be swept.
+        """
+        self.since = self._clock()
+        try:
+            report = self._store.sweep()
+        finally:
+            self.since = None
+        level = logging.DEBUG if is_uneventful(report) else logging.INFO
+        self._log.log(level, "%s", sweep_text(report))
+        self.last, self.error = report, None
+        self._complaints.over()
+        return report
+
+    def sweep_or_complain(self) -> None:
+        """Sweep; a failure is logged, the next sweep is another chance."""
+        try:
+            self.sweep()
+        except FilesessionError as error:
+            self.error = str(error)
+            self._complaints.say(f"cannot sweep: {error}")
+        except Exception as error:  # a janitor that dies of one bad sweep cleans nothing ever after
+            self.error = f"{type(error).__name__}: {error}"
+            self._log.exception("a sweep failed; going on with the next")

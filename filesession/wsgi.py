@@ -1,0 +1,198 @@
+"""Sessions for WSGI applications (PEP 3333)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from filesession.errors import ConfigurationError, ConflictError, StoreError
+from filesession.exchange import Exchange, Headers, refusal
+from filesession.gateway import Gateway
+from filesession.runner import BlockingRunner, is_async
+from filesession.session import Session
+
+Environ: TypeAlias = dict[str, Any]
+ExcInfo: TypeAlias = (
+    tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+)
+StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
+
+
+class SessionMiddleware(Gateway):
+    """Gives every request its session, at ``environ["filesession.session"]``.
+
+    The session is saved when the response starts, which under WSGI is the first piece of its body,
+    once more if it changed while the body was sent, and once more when the response is closed.
+    ``key`` without a dot is put below ``filesession.``; with one it is taken as it is, so that
+    ``key="beaker.session"`` serves a Beaker application.
+    """
+
+    __doc__ = f"{__doc__}\n{Gateway.__doc__}"
+
+    _runner: BlockingRunner | None = None
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        key = self.key if "." in self.key else f"filesession.{self.key}"
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if isinstance(environ.get(key), Session) or not self.rules.policy.covers(path or "/"):
+            return self.app(environ, start_response)  # type: ignore[no-any-return]
+        runner = self._blocking_runner()
+        exchange = Exchange(
+            self.rules,
+            runner,
+            cookies=environ.get("HTTP_COOKIE", ""),
+            https=self.rules.proxies.is_https(
+                environ["wsgi.url_scheme"],
+                environ.get("REMOTE_ADDR"),
+                environ.get("HTTP_X_FORWARDED_PROTO", ""),
+            ),
+            source=environ,
+        )
+        response = _Response(runner, exchange, environ, key, start_response)
+        try:
+            environ[key] = runner.run(exchange.begin())
+        except StoreError as error:
+            return [response.refuse(error)]
+        try:
+            body = self.app(environ, response.start)
+        except Exception:
+            response.abandon()
+            raise
+        return response.answered(body)
+
+    def _blocking_runner(self) -> BlockingRunner:
+        if self._runner is None:
+            if is_async(self.store):
+                msg = "a store of coroutines cannot serve WSGI; use filesession.asgi"
+                raise ConfigurationError(msg)
+            self._runner = BlockingRunner(self.store)  # type: ignore[arg-type]  # it is no AsyncStore
+        return self._runner
+
+
+class _Response:
+    """The way out: the session is committed before the first piece of the body leaves."""
+
+    def __init__(
+        self,
+        runner: BlockingRunner,
+        exchange: Exchange,
+        environ: Environ,
+        key: str,
+        start_response: StartResponse,
+    ) -> None:
+        self._runner = runner
+        self._exchange = exchange
+        self._environ = environ
+        self._key = key
+        self._start_response = start_response
+        self._head: tuple[str, Headers] | None = None
+        self._write: Callable[[bytes], object] | None = None
+        self._refused: bytes | None = None
+
+    def start(
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """The application's ``start_response``: noted, and passed on with the body."""
+        try:
+            if self._write is not None:
+                if exc_info is None:
+                    msg = "start_response was called again after the response had started"
+                    raise RuntimeError(msg)
+                self._start_response(status, headers, exc_info)  # raises it: headers have left
+            elif self._head is not None and exc_info is None:
+                msg = "start_response was called twice without exc_info"
+                raise RuntimeError(msg)
+            self._head = (status, list(headers))
+        finally:
+            exc_info = None  # it would keep this frame alive, and the frame it
+        return self._written
+
+    def _written(self, data: bytes) -> None:
+        """The ``write`` of PEP 3333."""
+        self.begin()
+        if self._write is not None and self._refused is None:
+            self._write(data)
+
+    def begin(self) -> None:
+        """Commit the session and start the response, once."""
+        if self._write is not None or self._refused is not None:
+            return
+        if self._head is None:
+            msg = "the application returned a body without having called start_response"
+            raise RuntimeError(msg)
+        try:
+            self._runner.run(self._exchange.commit(self._environ.get(self._key)))
+        except (ConflictError, StoreError) as error:
+            self.refuse(error)
+            return
+        status, headers = self._head
+        self._write = self._start_response(status, self._exchange.headers(headers))
+
+    def answered(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """The body to return for the application's."""
+        if isinstance(body, (list, tuple)):
+            self.begin()  # a server may want to take its length, so it stays a list
+            if self._refused is not None:
+                return [self._refused]
+            self.finish()
+            return body
+        return _Body(self, body)
+
+    def pieces(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        """The body, piece by piece; nothing leaves before the session is stored."""
+        try:
+            for piece in body:
+                if not piece and self._write is None:
+                    continue
+                self.begin()
+                if self._refused is not None:
+                    yield self._refused
+                    return
+                yield piece
+            self.begin()
+            if self._refused is not None:
+                yield self._refused
+        except Exception:
+            self.abandon()
+            raise
+        self.finish()
+
+    def finish(self) -> None:
+        """Save what changed since the response started; nothing for one that never did."""
+        if self._write is not None and self._refused is None:
+            self._runner.run(self._exchange.finish(self._environ.get(self._key)))
+
+    def abandon(self) -> None:
+        """The application raised: before the response, nothing is saved but a destroy."""
+        if self._write is None and self._refused is None:
+            self._runner.run(self._exchange.abandon())
+
+    def refuse(self, error: ConflictError | StoreError) -> bytes:
+        """Start a response in the application's place; its body."""
+        answer = refusal(error)
+        self._refused = answer.body
+        self._start_response(f"{answer.status} {answer.reason}", answer.headers)
+        return answer.body
+
+
+class _Body:
+    """The application's body on its way out, closed when the server closes it."""
+
+    def __init__(self, response: _Response, body: Iterable[bytes]) -> None:
+        self._response = response
+        self._body = body
+        self._pieces = response.pieces(body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        """Close the application's body, and save what that or an early end left to save."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._response.finish()
