@@ -4,5 +4,58 @@
     app = SessionMiddleware(app, store, secret=SECRET)                # mount the middleware
     $ filesession janitor /var/lib/myapp/sessions                     # run the janitor
 
-``SessionMiddleware`` is in ``filesession.asgi`` and, with the same keywords, in ``filesession.wsgi``.
+``SessionMiddleware`` is in ``filesession.asgi`` and, with the same keywords, in
+``filesession.wsgi``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from filesession.errors import (
+    ConfigurationError,
+    ConflictError,
+    EncodeError,
+    FilesessionError,
+    LockTimeout,
+    SessionExists,
+    SessionGone,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
+from filesession.record import SessionInfo, SessionRecord, SweepReport
+from filesession.session import Session
+from filesession.stores.file.store import FileStore
+
+if TYPE_CHECKING:
+    from filesession.janitor.daemon import Janitor
+
+__all__ = [
+    "ConfigurationError",
+    "ConflictError",
+    "EncodeError",
+    "FileStore",
+    "FilesessionError",
+    "Janitor",
+    "LockTimeout",
+    "Session",
+    "SessionExists",
+    "SessionGone",
+    "SessionInfo",
+    "SessionRecord",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "SweepReport",
+]
+
+
+def __getattr__(name: str) -> object:
+    """``Janitor`` on first use: a web application that runs none does not load its scheduler."""
+    if name == "Janitor":
+        from filesession.janitor.daemon import Janitor  # noqa: PLC0415 - see above
+
+        return Janitor
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

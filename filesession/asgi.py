@@ -30,9 +30,9 @@ TRY_AGAIN_LATER: Final = 1013
 class SessionMiddleware(Gateway):
     """Gives every request its session, at ``scope["session"]``: ``request.session`` in Starlette.
 
-    The session is saved before the response starts, once more if it changed while the body was sent,
-    and once more when the application is done, for background tasks. A websocket's is saved when it
-    is accepted and when it ends; the cookie goes with the acceptance.
+    The session is saved before the response starts, once more if it changed while the body was
+    sent, and once more when the application is done, for background tasks. A websocket's is saved
+    when it is accepted and when it ends; the cookie goes with the acceptance.
     """
 
     __doc__ = f"{__doc__}\n{Gateway.__doc__}"

@@ -1,7 +1,7 @@
 """What is asked of a store, as values: the session and the exchange decide, and never call one.
 
-They are written as generators of ``StoreCall``; who drives one makes each call and sends its result back,
-or throws in the error it raised. So one text serves synchronous and asynchronous callers.
+They are written as generators of ``StoreCall``; who drives one makes each call and sends its result
+back, or throws in the error it raised. So one text serves synchronous and asynchronous callers.
 """
 
 from __future__ import annotations

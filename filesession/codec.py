@@ -1,8 +1,8 @@
 """Session data to JSON text and back: the one module that knows orjson.
 
-What goes in comes back equal and of the same type, or is refused, with one exception that JSON forces:
-a tuple comes back as a list. orjson by itself would write NaN as null and turn UUIDs, dates, enums and
-dataclasses into plain values that nobody turns back.
+What goes in comes back equal and of the same type, or is refused, with one exception that JSON
+forces: a tuple comes back as a list. orjson by itself would write NaN as null and turn UUIDs,
+dates, enums and dataclasses into plain values that nobody turns back.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _INTEGERS: Final = range(-(2**63), 2**64)
 class Codec(Protocol):
     """Turns session data into one line of JSON text and back.
 
-    What ``encode`` returns must itself be JSON (a codec that encrypts returns a JSON string), without
-    a line break, and ``decode`` must give back equal data.
+    What ``encode`` returns must itself be JSON (a codec that encrypts returns a JSON string),
+    without a line break, and ``decode`` must give back equal data.
     """
 
     def encode(self, data: Mapping[str, Any]) -> bytes:
-        """The data as JSON text. Raises ``EncodeError`` for what would not come back as it went in."""
+        """The data as JSON text. Raises ``EncodeError`` for what would not come back as it was."""
 
     def decode(self, text: bytes) -> dict[str, Any]:
         """The data again. Raises ``ValueError`` for text that is not what ``encode`` makes."""

@@ -1,12 +1,12 @@
 """Every error filesession raises.
 
     FilesessionError
-    ├── ConfigurationError   (ValueError)    an option, a directory or a manifest that cannot be used
-    ├── EncodeError          (TypeError)     data that JSON cannot hold exactly; names the key path
-    ├── SessionGone          (LookupError)   the session was deleted, or has expired, meanwhile
-    ├── SessionExists                        the id asked for is taken
-    ├── ConflictError                        two writers, conflict="error"; holds both sides
-    └── StoreError                           the store could not do its work; nothing was lost by it
+    ├── ConfigurationError   (ValueError)    an option, a directory or a manifest that cannot be
+    used ├── EncodeError          (TypeError)     data that JSON cannot hold exactly; names the key
+    path ├── SessionGone          (LookupError)   the session was deleted, or has expired, meanwhile
+    ├── SessionExists                        the id asked for is taken ├── ConflictError
+    two writers, conflict="error"; holds both sides └── StoreError                           the
+    store could not do its work; nothing was lost by it
         ├── StoreFull                        no space, no inodes, over quota
         ├── StoreUnavailable                 the directory is gone, not permitted, or the disk fails
         ├── LockTimeout      (TimeoutError)  another holder kept the session's lock
@@ -86,8 +86,8 @@ class LockTimeout(StoreError, TimeoutError):  # noqa: N818 - the contract's name
 class WouldSync(StoreError):  # noqa: N818 - as BlockingIOError, which is no failure either
     """A store asked never to wait would have to wait for the disk; nothing was done.
 
-    Only the ``without_waiting()`` form of a store raises it, for its caller to try again off the event
-    loop.
+    Only the ``without_waiting()`` form of a store raises it, for its caller to try again off the
+    event loop.
     """
 
 

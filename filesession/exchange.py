@@ -1,12 +1,12 @@
 """What a request does to its session and what its response says of it; decides, and does no I/O.
 
 The order, in both gateways: ``begin`` before the application runs, ``commit`` before its response
-starts, ``headers`` for that response, ``finish`` when its body is out; ``abandon`` instead of ``commit``
-when the application raises first. Each is a run of store calls for the gateway to make.
+starts, ``headers`` for that response, ``finish`` when its body is out; ``abandon`` instead of
+``commit`` when the application raises first. Each is a run of store calls for the gateway to make.
 
 A response that never gets to carry the session's cookie must not leave a session behind that nobody
-can reach, and a session that was deleted meanwhile gets no cookie at all: one that expires could wipe
-out the cookie that a parallel regenerate has just set.
+can reach, and a session that was deleted meanwhile gets no cookie at all: one that expires could
+wipe out the cookie that a parallel regenerate has just set.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ class ProxyTrust:
 
     def __init__(self, trust: TrustProxy) -> None:
         self._everyone = trust is True
-        networks = () if isinstance(trust, bool) else trust
         try:
-            if isinstance(networks, str):
-                raise ValueError(networks)  # noqa: TRY301 - letter by letter it would be a list
+            # Text by itself would be taken for a list of letters.
+            networks = (
+                () if isinstance(trust, bool) else [trust] if isinstance(trust, str) else trust
+            )
             self._networks = tuple(ip_network(network) for network in networks)
         except (ValueError, TypeError) as error:
-            msg = f"trust_proxy must be True, False or a list of networks like '10.0.0.0/8': {error}"
+            msg = f"trust_proxy must be True, False or networks like '10.0.0.0/8': {error}"
             raise ConfigurationError(msg) from None
 
     def is_https(self, scheme: str, client: str | None, forwarded: str) -> bool:
@@ -161,7 +162,13 @@ class Exchange:
     session: Session
 
     def __init__(
-        self, rules: Rules, runner: Runner, *, cookies: str, https: bool, source: Any  # noqa: ANN401
+        self,
+        rules: Rules,
+        runner: Runner,
+        *,
+        cookies: str,
+        https: bool,
+        source: Any,  # noqa: ANN401
     ) -> None:
         self._rules = rules
         self._cookies = cookies
@@ -219,7 +226,9 @@ class Exchange:
             _log.info("%s", error)
         if session.announce:
             session.announce = False
-            _log.warning("the session's cookie changed after the response had begun: it is not sent")
+            _log.warning(
+                "the session's cookie changed after the response had begun: it is not sent"
+            )
 
     def abandon(self) -> Steps[None]:
         """The application raised before its response: nothing is saved but a destroy."""
@@ -270,7 +279,7 @@ class Exchange:
 
 
 def _not_stored(headers: Headers) -> Headers:
-    """No shared cache may keep a response that sets the cookie; what the app says more strictly stays.
+    """No shared cache may keep a response that sets the cookie; what the app says of it stays.
 
     RFC 9111 section 5.2.2.
     """

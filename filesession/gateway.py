@@ -26,10 +26,11 @@ class Gateway:
     Args:
         app: the application.
         store: a store, or the path of a session directory.
-        secret: signs the cookie; text or bytes, or a sequence of such: the newest signs, all verify,
-            and what an old one verified is signed anew. None: a FileStore keeps a key of its own.
-        name: the cookie's; None: ``__Host-sid`` where ``secure=True``, path and domain allow it, else
-            ``sid``.
+        secret: signs the cookie; text or bytes, or a sequence of such: the newest signs, all
+            verify, and what an old one verified is signed anew. None: a FileStore keeps a key of
+            its own.
+        name: the cookie's; None: ``__Host-sid`` where ``secure=True``, path and domain allow it,
+            else ``sid``.
         path: sessions and their cookie are limited to this subtree.
         domain: the cookie's; None: the host alone.
         secure: True: only over TLS; "auto": as the request came.
@@ -46,9 +47,9 @@ class Gateway:
         trust_proxy: whose X-Forwarded-Proto counts: True, or a list of networks.
         conflict: "merge", "overwrite" or "error", when another request saved the session meanwhile.
         key: where in scope or environ the session is put.
-        offload: True: store calls run in worker threads; False: on the event loop; None: on the event
-            loop, except those that wait for the disk and those of a store that cannot tell. A lock is
-            never waited for on the event loop. Without effect under WSGI.
+        offload: True: store calls run in worker threads; False: on the event loop; None: on the
+            event loop, except those that wait for the disk and those of a store that cannot tell. A
+            lock is never waited for on the event loop. Without effect under WSGI.
 
     Raises:
         ConfigurationError: a value is wrong, or browsers would drop the cookie.

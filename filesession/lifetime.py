@@ -2,13 +2,13 @@
 
 Rules, for a session last active at ``accessed`` with a touch interval ``t``:
 
-1. Touches closer together than ``t`` are skipped, so the last activity may be up to ``t`` later than
-   ``accessed`` says. A session is over for a reader only past ``accessed + idle_timeout + t``: never
-   early, at most ``t`` late.
+1. Touches closer together than ``t`` are skipped, so the last activity may be up to ``t`` later
+   than ``accessed`` says. A session is over for a reader only past ``accessed + idle_timeout + t``:
+   never early, at most ``t`` late.
 2. The absolute timeout counts from the creation, which is known exactly: over past
    ``created + absolute_timeout``.
-3. The janitor leaves the file another ``t`` in both cases, so that what a request loaded at the last
-   moment it may still touch.
+3. The janitor leaves the file another ``t`` in both cases, so that what a request loaded at the
+   last moment it may still touch.
 4. A moment equal to the deadline is still alive.
 """
 

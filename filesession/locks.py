@@ -1,7 +1,8 @@
 """Exclusive locks on open files: the one module that knows filelock.
 
 The lock belongs to the open file description, so two threads that each opened the file exclude each
-other as two processes do, and the kernel drops it when the holder dies. Nothing is left behind to break.
+other as two processes do, and the kernel drops it when the holder dies. Nothing is left behind to
+break.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FIRST_PAUSE: Final = 0.001
 """Seconds before the second try. A save holds the lock for some 20 us."""
 
 LONGEST_PAUSE: Final = 0.05
-"""Seconds between tries in a long wait: cheap to wait, and no one waits much longer than need be."""
+"""Seconds between tries in a long wait: cheap, and no one waits much longer than need be."""
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds a caller waits for a session's lock unless it says otherwise."""

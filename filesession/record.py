@@ -15,9 +15,9 @@ NO_OVERRIDES: Final[Mapping[str, Any]] = MappingProxyType({})
 class SessionRecord:
     """A session as it was stored at one moment.
 
-    Its ``data`` belongs to the caller, who may change it and still pass the record as ``base``: what
-    was loaded is kept in ``encoded``. A store of a user's own may leave ``lineage`` and ``encoded``
-    empty.
+    Its ``data`` belongs to the caller, who may change it and still pass the record as ``base``:
+    what was loaded is kept in ``encoded``. A store of a user's own may leave ``lineage`` and
+    ``encoded`` empty.
 
     Attributes:
         id: the secret the browser holds; left out of the repr, so that logs do not leak it.

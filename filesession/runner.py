@@ -1,7 +1,7 @@
 """Making the store calls that the exchange and the session ask for, from threads or an event loop.
 
-On an event loop nothing may wait: a lock that is held is asked for again after a pause in which others
-run, and what has to wait for the disk goes to a worker thread.
+On an event loop nothing may wait: a lock that is held is asked for again after a pause in which
+others run, and what has to wait for the disk goes to a worker thread.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class LoopRunner:
 
     Args:
         store: a ``Store`` or an ``AsyncStore``.
-        offload: True: every call in a worker thread; False: none, whatever it waits for; None: calls
-            that wait for the disk, and all calls of a store that cannot tell.
+        offload: True: every call in a worker thread; False: none, whatever it waits for; None:
+            calls that wait for the disk, and all calls of a store that cannot tell.
     """
 
     def __init__(self, store: Store | AsyncStore, offload: bool | None) -> None:  # noqa: FBT001
@@ -196,7 +196,7 @@ def _left(manager: AbstractContextManager[Any]) -> None:
 
 
 def _regenerated_by_parts(call: StoreCall) -> Steps[SessionRecord]:
-    """``regenerate`` for a store that has none: the new session first, so that one is always there."""
+    """``regenerate`` for a store without: the new session first, so that one is always there."""
     (sid, data), keywords = call.arguments, call.keywords
     base: SessionRecord = keywords["base"]
     save = {name: value for name, value in keywords.items() if name != "new_sid"}
@@ -206,13 +206,18 @@ def _regenerated_by_parts(call: StoreCall) -> Steps[SessionRecord]:
         (saved.data,),
         {
             "sid": keywords["new_sid"],
-            "idle_timeout": math.inf if saved.idle_timeout is None else saved.idle_timeout,
-            "absolute_timeout": math.inf if base.absolute_timeout is None else base.absolute_timeout,
+            "idle_timeout": _given(saved.idle_timeout),
+            "absolute_timeout": _given(base.absolute_timeout),
             "cookie": saved.cookie,
         },
     )
     yield StoreCall("delete", (sid,))
     return created  # type: ignore[no-any-return]
+
+
+def _given(timeout: float | None) -> float:
+    """A record's timeout as ``create`` takes it, where None would be the store's own."""
+    return math.inf if timeout is None else timeout
 
 
 def _no_locks(store: object) -> ConfigurationError:

@@ -1,9 +1,9 @@
-"""The session an application sees: a dict with verbs. It decides what is to be written, and writes nothing.
+"""The session an application sees: a dict with verbs. It says what is to be written, no more.
 
 Rules:
 
-1. What is stored is the record; the dict is the application's. The two are compared as JSON text, so
-   that a change anywhere in nested data is noticed and a look at it is not taken for one.
+1. What is stored is the record; the dict is the application's. The two are compared as JSON text,
+   so that a change anywhere in nested data is noticed and a look at it is not taken for one.
 2. regenerate, destroy and touch are noted, and carried out by ``commit``.
 3. A session that turns out to be gone stays gone: nothing is written and no cookie is sent.
 4. A new session is stored only while its id can still reach the browser.
@@ -14,14 +14,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from typing import Any, Final, Protocol, TypeVar
 
-from filesession.calls import StoreCall, Steps
+from filesession.calls import Steps, StoreCall
 from filesession.codec import Codec
 from filesession.cookies.overrides import SessionCookie
 from filesession.cookies.policy import CookiePolicy
@@ -145,7 +149,7 @@ class Session(dict[str, Any]):
         """A copy, deep or pickled, is a plain dict: there is one session a request."""
         return dict, (self.copy(),)
 
-    __hash__ = None  # type: ignore[assignment]  # as every dict
+    __hash__ = None  # as every dict
 
     # -- what it tells ---------------------------------------------------------------------------
 
@@ -223,7 +227,8 @@ class Session(dict[str, Any]):
     def regenerate(self, *, keep_data: bool = True) -> None:
         """Give it a new id, at commit; the old one is dead then. Do so at login.
 
-        With ``keep_data=False`` it also starts empty, with the store's timeouts and cookie attributes.
+        With ``keep_data=False`` it also starts empty, with the store's timeouts and cookie
+        attributes.
         """
         self._regenerating = True
         self._sid = None
@@ -234,7 +239,7 @@ class Session(dict[str, Any]):
             self._cookie.reset()
 
     def destroy(self) -> None:
-        """Delete it, at commit, and expire its cookie. What is written after this starts a new one."""
+        """Delete it, at commit, and expire its cookie; what is written then starts a new one."""
         if self._record is not None:
             self._doomed.append(self._record.id)
         self.destroyed = self._cookie.policy
@@ -485,7 +490,9 @@ class Session(dict[str, Any]):
     def _can_announce(self, what: str) -> bool:
         visit = self._visit
         if visit.headers_sent:
-            _log.warning("the response had begun when the session changed: it can get no more %s", what)
+            _log.warning(
+                "the response had begun when the session changed: it can get no more %s", what
+            )
             return False
         if not self._cookie.policy.may_be_sent(visit.https):
             _log.warning("over plain HTTP a session with secure=True can get no %s", what)

@@ -67,7 +67,7 @@ class SessionMiddleware(Gateway):
             if is_async(self.store):
                 msg = "a store of coroutines cannot serve WSGI; use filesession.asgi"
                 raise ConfigurationError(msg)
-            self._runner = BlockingRunner(self.store)  # type: ignore[arg-type]  # it is no AsyncStore
+            self._runner = BlockingRunner(self.store)  # type: ignore[arg-type]  # is_async
         return self._runner
 
 

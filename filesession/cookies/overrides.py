@@ -19,8 +19,8 @@ class SessionCookie:
     """The attributes of one session's cookie: the policy's, until it is given its own.
 
     ``session.cookie.max_age = 86400`` overrides one, for this session alone and until it ends. The
-    attributes are those of ``CookiePolicy`` without ``name``; a value that a policy would refuse is a
-    ``ConfigurationError``, and any other name an ``AttributeError``.
+    attributes are those of ``CookiePolicy`` without ``name``; a value that a policy would refuse is
+    a ``ConfigurationError``, and any other name an ``AttributeError``.
     """
 
     __slots__ = ("_default", "_kept", "_overrides", "_policy")
@@ -33,6 +33,7 @@ class SessionCookie:
     partitioned: bool
     priority: Priority | None
     max_age: Timeout | None
+    _policy: CookiePolicy
 
     def __init__(self, default: CookiePolicy, overrides: Mapping[str, Any]) -> None:
         known = {name: value for name, value in overrides.items() if name in OVERRIDABLE}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import logging
 
 MOST: Final = 1000
-"""Reasons remembered. A disk that fails gives a new one for every session; memory must not follow."""
+"""Reasons remembered. A failing disk gives a new one for every session; memory must not follow."""
 
 
 class Complaints:
-    """Logs each distinct reason as an error, once until ``over`` says that things went well again."""
+    """Logs each distinct reason as an error, once until ``over`` says that all went well again."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log

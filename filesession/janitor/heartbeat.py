@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from filesession.codec import load_object
 from filesession.janitor.leader import is_led
 from filesession.record import SweepReport
 from filesession.stores.file.layout import read_document, write_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEARTBEAT: Final = "janitor.json"
 
@@ -55,7 +57,7 @@ class Heartbeat:
     last_error: str | None
 
     def is_fresh(self, now: float) -> bool:
-        """Whether it was written lately; one in the future was, and the clock was set back since."""
+        """Whether it was written lately; one in the future was, before the clock was set back."""
         return now - self.heartbeat_at <= FRESH
 
 

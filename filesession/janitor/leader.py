@@ -28,7 +28,7 @@ _OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Leadership:
-    """The claim of one janitor to lead in a directory. Nothing in it ever waits for another janitor.
+    """The claim of one janitor to lead in a directory. Nothing in it waits for another janitor.
 
     Not for several threads at once.
     """

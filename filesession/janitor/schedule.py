@@ -5,23 +5,23 @@ Rules:
 1. The first sweep is due at once, whatever the plan: what expired while no janitor ran has waited
    long enough.
 2. Runs missed while the machine slept, or was busy, become one run, at once. Their number is not
-   counted run by run: a clock that starts in 1970 and is then set right would have missed millions.
-3. apscheduler plans by the wall clock and waits by another. When the wall clock is set back it would
-   wait until the old time comes again, so whoever notices calls ``clock_moved``.
+   counted run by run: a clock that starts in 1970 and is then set right has missed millions.
+3. apscheduler plans by the wall clock and waits by another. When the wall clock is set back it
+   would wait until the old time comes again, so whoever notices calls ``clock_moved``.
 4. A crontab text means what cron makes of it, where apscheduler differs (its week starts on Monday
    with 0, and it wants both the day of the month and the day of the week to match).
 """
+
+# mypy: disable-error-code="import-untyped", allow-subclassing-any
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 from apscheduler.executors.debug import DebugExecutor
-from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.combining import OrTrigger
@@ -29,7 +29,13 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from filesession.errors import ConfigurationError
-from filesession.lifetime import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from apscheduler.job import Job
+
+    from filesession.lifetime import Timeout
 
 DEFAULT_INTERVAL: Final = 60.0
 """Seconds between sweeps."""
@@ -78,14 +84,16 @@ class Schedule:
         """Begin: the first sweep is due at once. A schedule that was stopped may start again."""
         scheduler = BackgroundScheduler(
             daemon=True,
-            executors={_EXECUTOR: DebugExecutor()},  # in the scheduler's own thread: no pool to join
+            executors={
+                _EXECUTOR: DebugExecutor()
+            },  # in the scheduler's own thread: no pool to join
             logger=_quiet("filesession.janitor.schedule"),
         )
         _quiet(f"apscheduler.executors.{_EXECUTOR}")
         self._job = scheduler.add_job(
             self._due,
             self._trigger(),
-            next_run_time=datetime.now(timezone.utc),
+            next_run_time=datetime.now(UTC),
             executor=_EXECUTOR,
             coalesce=True,
             max_instances=1,
@@ -95,7 +103,7 @@ class Schedule:
         self._scheduler = scheduler
 
     def stop(self) -> None:
-        """End it; ``due`` is not called after this returns. Nothing happens when it was not started."""
+        """End it; ``due`` is not called once this returned. Nothing happens if it was not started."""
         scheduler, self._scheduler, self._job = self._scheduler, None, None
         if scheduler is not None:
             scheduler.shutdown()
@@ -119,7 +127,7 @@ class Schedule:
 
     def _trigger(self) -> BaseTrigger:
         if self.cron is None:
-            zone = timezone.utc  # intervals know no daylight saving
+            zone = UTC  # intervals know no daylight saving
             return _Coalesced(IntervalTrigger(seconds=self.interval, timezone=zone))
         try:
             trigger = _cron_trigger(self.cron)
@@ -129,13 +137,13 @@ class Schedule:
                 ' for example "*/5 * * * *" for every five minutes'
             )
             raise ConfigurationError(msg) from error
-        if trigger.get_next_fire_time(None, datetime.now(timezone.utc)) is None:
+        if trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
             msg = f"cron {self.cron!r} names a time that never comes"
             raise ConfigurationError(msg)
         return _Coalesced(trigger)
 
 
-class _Coalesced(BaseTrigger):  # type: ignore[misc] - apscheduler has no types
+class _Coalesced(BaseTrigger):
     """A trigger that passes over the times it missed in one step (rule 2)."""
 
     __slots__ = ("_trigger",)
@@ -153,19 +161,19 @@ class _Coalesced(BaseTrigger):  # type: ignore[misc] - apscheduler has no types
         return coming
 
 
-def _checked(interval: Timeout | None) -> float:
+def _checked(interval: object) -> float:
     if interval is None:
         return DEFAULT_INTERVAL
     if isinstance(interval, timedelta):
         interval = interval.total_seconds()
-    usable = isinstance(interval, (int, float)) and not isinstance(interval, bool)
-    if not usable or not SHORTEST_INTERVAL <= interval <= LONGEST_INTERVAL:
-        msg = (
-            f"interval must be a number of seconds from {SHORTEST_INTERVAL} to {LONGEST_INTERVAL:.0f}"
-            f" (31 days) or a timedelta, not {interval!r}"
-        )
-        raise ConfigurationError(msg)
-    return float(interval)
+    number = isinstance(interval, (int, float)) and not isinstance(interval, bool)
+    if number and SHORTEST_INTERVAL <= interval <= LONGEST_INTERVAL:
+        return float(interval)
+    msg = (
+        f"interval must be seconds, from {SHORTEST_INTERVAL} to {LONGEST_INTERVAL:.0f} (31 days),"
+        f" or a timedelta, not {interval!r}"
+    )
+    raise ConfigurationError(msg)
 
 
 def _cron_trigger(text: str) -> BaseTrigger:
@@ -173,8 +181,9 @@ def _cron_trigger(text: str) -> BaseTrigger:
     if len(fields) != _FIELDS:
         msg = f"{len(fields)} fields, not {_FIELDS}"
         raise ValueError(msg)
+    both = not (fields[_DAY_FIELD].startswith("*") or fields[_WEEKDAY_FIELD].startswith("*"))
     fields[_WEEKDAY_FIELD] = _weekdays(fields[_WEEKDAY_FIELD])
-    if fields[_DAY_FIELD].startswith("*") or fields[_WEEKDAY_FIELD] == "*":
+    if not both:
         return CronTrigger.from_crontab(" ".join(fields))
     by_day, by_weekday = list(fields), list(fields)
     by_day[_WEEKDAY_FIELD] = by_weekday[_DAY_FIELD] = "*"

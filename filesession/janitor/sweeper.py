@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
-from filesession.clock import Clock
 from filesession.errors import FilesessionError
-from filesession.janitor.complaints import Complaints
 from filesession.janitor.wording import is_uneventful, sweep_text
-from filesession.record import SweepReport
-from filesession.stores.protocol import Sweeps
+
+if TYPE_CHECKING:
+    from filesession.clock import Clock
+    from filesession.janitor.complaints import Complaints
+    from filesession.record import SweepReport
+    from filesession.stores.protocol import Sweeps
 
 
 class Sweeper:
@@ -56,6 +59,6 @@ class Sweeper:
         except FilesessionError as error:
             self.error = str(error)
             self._complaints.say(f"cannot sweep: {error}")
-        except Exception as error:  # a janitor that dies of one bad sweep cleans nothing ever after
+        except Exception as error:  # noqa: BLE001 - one that dies of a bad sweep cleans nothing more
             self.error = f"{type(error).__name__}: {error}"
             self._log.exception("a sweep failed; going on with the next")

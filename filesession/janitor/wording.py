@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from filesession.record import SweepReport
+if TYPE_CHECKING:
+    from filesession.record import SweepReport
 
 _SIZES: Final = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
@@ -17,7 +18,11 @@ def size_text(size: int) -> str:
     """Bytes in the unit that suits them, three digits: ``12.4 kB``."""
     for unit, scale in _SIZES:
         if size >= scale:
-            return f"{size / scale:.3g} {unit}" if size < 1000 * scale else f"{size / scale:,.0f} {unit}"
+            return (
+                f"{size / scale:.3g} {unit}"
+                if size < 1000 * scale
+                else f"{size / scale:,.0f} {unit}"
+            )
     return f"{size} B"
 
 
@@ -30,7 +35,7 @@ def span_text(seconds: float) -> str:
 
 
 def sweep_text(report: SweepReport) -> str:
-    """What a sweep did, in a line: ``swept 1,204 sessions in 0.31 s: 17 expired (12.4 kB), ...``."""
+    """What a sweep did, in a line: ``swept 1,204 sessions in 0.31 s: 17 expired (12.4 kB)``."""
     verb = "looked through" if report.dry_run else "swept"
     looked = f"{verb} {report.examined:,} {_plural('session', report.examined)}"
     return f"{looked} in {report.seconds:.2f} s: {', '.join(_outcome(report))}"

@@ -1,1 +1,6 @@
-"""Where sessions are kept."""
+"""Where sessions are kept, and what a store of one's own must do."""
+
+from filesession.stores.file.store import FileStore
+from filesession.stores.protocol import AsyncStore, Store
+
+__all__ = ["AsyncStore", "FileStore", "Store"]

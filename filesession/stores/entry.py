@@ -1,7 +1,7 @@
 """One stored session and how it changes: the rules both stores obey, without I/O.
 
-An entry is what a store writes; a ``SessionRecord`` is what it hands out. Who calls ``saved`` holds the
-session's lock, so that the entry it is called on is the one that is stored.
+An entry is what a store writes; a ``SessionRecord`` is what it hands out. Who calls ``saved`` holds
+the session's lock, so that the entry it is called on is the one that is stored.
 """
 
 from __future__ import annotations
@@ -194,9 +194,11 @@ def merged(
 ) -> dict[str, Any]:
     """Three-way by top-level key: what we did not touch keeps their value, the rest is ours."""
     result = dict(theirs)
-    for key, value in ours.items():
-        if key not in base or not _same(base[key], value, codec):
-            result[key] = value
+    result.update(
+        (key, value)
+        for key, value in ours.items()
+        if key not in base or not _same(base[key], value, codec)
+    )
     for key in base:
         if key not in ours:
             result.pop(key, None)

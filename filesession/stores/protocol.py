@@ -8,8 +8,8 @@ The rules every store keeps, and ``filesession.testing`` checks:
 - An id is any text of 1 to 256 characters without control characters.
 - Safe to call from several threads and processes at once.
 
-A store of a user's own needs the methods of ``Store`` and no others. The rest are capabilities, which the
-middleware, the janitor and the command detect by ``isinstance``.
+A store of a user's own needs the methods of ``Store`` and no others. The rest are capabilities,
+which the middleware, the janitor and the command detect by ``isinstance``.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Store(Protocol):
     ) -> SessionRecord:
         """Store the data of a session that exists.
 
-        ``base`` is the record the caller loaded; when the session was saved since then, ``conflict``
-        decides. Without it, ours replaces all. ``idle_timeout`` and ``cookie`` stay as they are
-        unless given.
+        ``base`` is the record the caller loaded; when the session was saved since then,
+        ``conflict`` decides. Without it, ours replaces all. ``idle_timeout`` and ``cookie`` stay as
+        they are unless given.
 
         Raises:
             SessionGone: it was deleted or has expired.
@@ -73,8 +73,8 @@ class Store(Protocol):
     def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:
         """Note that the session was used now; False when it is gone. Never writes data.
 
-        With the loaded record as ``base`` the store may trust it for what it needs to know, and skip
-        a touch that follows the last one too closely.
+        With the loaded record as ``base`` the store may trust it for what it needs to know, and
+        skip a touch that follows the last one too closely.
         """
 
     def delete(self, sid: str) -> bool:
@@ -148,9 +148,7 @@ class Regenerates(Protocol):
 class Locks(Protocol):
     """Can keep a session for one holder."""
 
-    def lock(
-        self, sid: str, *, timeout: float = ...
-    ) -> AbstractContextManager[SessionRecord]:
+    def lock(self, sid: str, *, timeout: float = ...) -> AbstractContextManager[SessionRecord]:
         """Exclusive across threads and processes; gives the fresh record.
 
         Calls for the same session made inside, in the same thread or task, go through the lock.

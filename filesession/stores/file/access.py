@@ -107,7 +107,7 @@ class Access:
             yield file, found, entry
 
     def readable(self, file: SessionFile) -> Snapshot | None:
-        """What a file with its lock held holds; None, and it is set aside, when that is no session."""
+        """What a locked file holds; None, and it is set aside, when that is no session."""
         try:
             found = file.snapshot()
         except NotASessionError:

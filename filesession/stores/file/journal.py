@@ -1,14 +1,14 @@
-"""The session file's content: a short journal, one line a save.
+r"""The session file's content: a short journal, one line a save.
 
-    <checksum> {"format":1,"version":3,...,"data":{...}}\\n
+    <checksum> {"format":1,"version":3,...,"data":{...}}\n
 
 1. The last whole line is the session. Lines above it are never changed, so whatever happens to a
    write, an older state is still whole.
-2. A line is whole when it ends in a line break and its checksum is right. A tail that is not, because
-   a write was cut short or a disk block never arrived, is passed over.
-3. The checksum, a CRC-32 in eight lower-case hex digits, covers the file's own name: a line copied to
-   another file is not whole there. It guards against accidents, not against an author: who may write
-   in the directory may write sessions.
+2. A line is whole when it ends in a line break and its checksum is right. A tail that is not,
+   because a write was cut short or a disk block never arrived, is passed over.
+3. The checksum, a CRC-32 in eight lower-case hex digits, covers the file's own name: a line copied
+   to another file is not whole there. It guards against accidents, not against an author: who may
+   write in the directory may write sessions.
 4. ``data`` is the last member, so that its text can be cut out without decoding it.
 """
 

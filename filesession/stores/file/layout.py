@@ -1,11 +1,11 @@
-"""The session directory: where things lie in it, who may use it, and the manifest that describes it.
+"""The session directory: where things lie, who may use it, and the manifest that describes it.
 
-    DIR/                    0700, ours, not a symlink
-      filesession.json      manifest
-      secret                the signing key, when none was given
-      sessions/ab/<handle>  one file a session, 0600
-      corrupt/              what could not be read
-      janitor.lock, janitor.json
+DIR/                    0700, ours, not a symlink
+  filesession.json      manifest
+  secret                the signing key, when none was given
+  sessions/ab/<handle>  one file a session, 0600
+  corrupt/              what could not be read
+  janitor.lock, janitor.json
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -223,20 +224,18 @@ def prepare(directory: str) -> None:
     A missing one, or an empty one of ours that others can only read, is made 0700.
 
     Raises:
-        ConfigurationError: it is a symlink, no directory, another user's, or open to others in a way
-            that may already have been used; the message has the command that mends it.
+        ConfigurationError: it is a symlink, no directory, another user's, or open to others in a
+            way that may already have been used; the message has the command that mends it.
     """
     try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         os.mkdir(directory, 0o700)  # not open to others for a moment: another worker may be looking
         os.chmod(directory, 0o700)
-        return
     except FileExistsError:
-        pass
+        check_ours(directory, mend=True)
     except OSError as error:
         msg = f"cannot make the session directory {directory}: {error.strerror}"
         raise ConfigurationError(msg) from error
-    check_ours(directory, mend=True)
 
 
 def check_ours(directory: str, *, mend: bool = False) -> None:
@@ -246,7 +245,8 @@ def check_ours(directory: str, *, mend: bool = False) -> None:
     """
     status = os.lstat(directory)
     if stat.S_ISLNK(status.st_mode):
-        msg = f"{directory} is a symlink; name the directory it points to: {os.path.realpath(directory)}"
+        target = os.path.realpath(directory)
+        msg = f"{directory} is a symlink; name the directory it points to: {target}"
         raise ConfigurationError(msg)
     if not stat.S_ISDIR(status.st_mode):
         msg = f"{directory} is not a directory; name one, or a path where one can be made"
@@ -329,10 +329,8 @@ def _write_new(path: str, content: bytes, *, durable: bool) -> None:
 
 
 def _unlink_if_there(path: str) -> None:
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _read_key(path: str) -> bytes:

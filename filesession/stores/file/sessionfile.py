@@ -2,12 +2,12 @@
 
 Rules:
 
-1. The lock is on the open file. What was opened by name may have been replaced or deleted before the
-   lock came free, so the name is looked up again under the lock: another inode, and the file is
+1. The lock is on the open file. What was opened by name may have been replaced or deleted before
+   the lock came free, so the name is looked up again under the lock: another inode, and the file is
    opened anew; none, and the session is gone.
 2. A file is replaced only under its lock, by one whose lock the same holder already has.
-3. Only regular files are sessions. Anything else at a session's name is refused before it is read, and
-   opening it never waits (a FIFO would).
+3. Only regular files are sessions. Anything else at a session's name is refused before it is read,
+   and opening it never waits (a FIFO would).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from filesession import locks
+from filesession.stores.entry import Entry
 from filesession.stores.file.journal import last_entry, seed_of
 from filesession.stores.file.layout import Layout, sync_directory, write_all
-from filesession.stores.entry import Entry
 
 LARGEST: Final = 1 << 26
 """Bytes, 64 MiB: what is larger was not written by us and is not read."""
@@ -96,8 +97,8 @@ def _snapshot(descriptor: int, handle: str) -> Snapshot:
 class SessionFile:
     """An open session file and its lock, until ``close``.
 
-    After ``unlink`` or ``move_to`` the file is no longer the session of its old handle: ``handle`` is
-    None, or the new one.
+    After ``unlink`` or ``move_to`` the file is no longer the session of its old handle: ``handle``
+    is None, or the new one.
     """
 
     __slots__ = ("_descriptor", "handle", "path")
@@ -171,16 +172,14 @@ class SessionFile:
         locks.lock(self._descriptor, locks.DEFAULT_TIMEOUT, f"session {self.handle}")
         return is_named(self._descriptor, self.path)
 
-    def append(
-        self, line: bytes, now: float, *, sync: bool, after: Snapshot | None = None
-    ) -> None:
+    def append(self, line: bytes, now: float, *, sync: bool, after: Snapshot | None = None) -> None:
         """Add a line in one write and set the touch mark; with ``sync``, wait for the disk.
 
         ``after`` is what it holds now, None for a file just created.
 
         Raises:
-            OSError: it could not be written; the file is as it was, or ends in a part of a line, which
-                every reader passes over.
+            OSError: it could not be written; the file is as it was, or ends in a part of a line,
+                which every reader passes over.
         """
         if after is not None and not after.clean:
             line = b"\n" + line  # a tail that was cut short must not swallow ours
@@ -194,10 +193,8 @@ class SessionFile:
         self.touch(now)
 
     def _shorten(self, size: int) -> None:
-        try:
+        with suppress(OSError):  # the first failure is the one to tell; readers pass the tail over
             os.ftruncate(self._descriptor, size)
-        except OSError:  # noqa: S110 - the first failure is the one to tell; readers pass the rest over
-            pass
 
     def touch(self, now: float) -> None:
         """Set the touch mark: ``now`` as the modification time."""
@@ -217,16 +214,16 @@ class SessionFile:
         temporary = layout.temporary(self.path)
         new = SessionFile(os.open(temporary, _CREATE, 0o600), temporary, self.handle)
         try:
-            os.fchmod(new._descriptor, 0o600)  # noqa: SLF001 - one of ours
-            locks.try_lock(new._descriptor)  # noqa: SLF001 - nobody else knows its name
-            write_all(new._descriptor, line)  # noqa: SLF001
+            os.fchmod(new._descriptor, 0o600)
+            locks.try_lock(new._descriptor)
+            write_all(new._descriptor, line)
             new.touch(now)
-            os.fdatasync(new._descriptor)  # noqa: SLF001
+            os.fdatasync(new._descriptor)
             os.rename(temporary, self.path)
         except BaseException:
             new.discard()
             raise
-        self._descriptor, old = new._descriptor, self._descriptor  # noqa: SLF001
+        self._descriptor, old = new._descriptor, self._descriptor
         os.close(old)  # who waits for the lock of the old file finds it replaced
         if durable:
             sync_directory(os.path.dirname(self.path))
@@ -262,10 +259,8 @@ class SessionFile:
 
     def discard(self) -> None:
         """Remove a file that never became a session, and close it."""
-        try:
+        with suppress(OSError):  # a sweep clears it; the failure under way is the one to tell
             os.unlink(self.path)
-        except OSError:  # noqa: S110 - a sweep clears it; the failure under way is the one to tell
-            pass
         self.close()
 
     def close(self) -> None:

@@ -4,11 +4,12 @@ Rules:
 
 1. A reader takes no lock. A writer opens the file, takes its lock, looks at what is stored now, and
    appends one line.
-2. Nothing but ``create`` makes a session's name. A save, a touch or a regenerate that finds none tells
-   its caller that the session is gone.
-3. Data is encoded before the lock is taken: what cannot be stored changes nothing and delays no one.
-4. Every error of the system becomes a ``StoreError``. Only a missing file means a missing session, and
-   only while the directory itself is there.
+2. Nothing but ``create`` makes a session's name. A save, a touch or a regenerate that finds none
+   tells its caller that the session is gone.
+3. Data is encoded before the lock is taken: what cannot be stored changes nothing and delays no
+   one.
+4. Every error of the system becomes a ``StoreError``. Only a missing file means a missing session,
+   and only while the directory itself is there.
 """
 
 from __future__ import annotations
@@ -47,11 +48,10 @@ from filesession.stores.file.sessionfile import NotASessionError, SessionFile
 from filesession.stores.file.sweep import Sweep, info, look, scan
 
 LONGEST_JOURNAL: Final = 16 * 1024
-"""Bytes. A longer file is replaced at the next save: some 40 saves of a usual session, and still one
-read to load."""
+"""Bytes. A longer file is replaced at the next save: 40 saves of a usual session, one read."""
 
 LINES_KEPT: Final = 4
-"""A file may hold this many of its largest lines, so that a large session is not replaced each time."""
+"""Of its largest lines a file may hold so many: a large session is not replaced each time."""
 
 LARGEST_DATA: Final = sessionfile.LARGEST // (2 * LINES_KEPT)
 """Bytes, 8 MiB: the largest session, so that no file of ours is too large to be read."""
@@ -61,26 +61,27 @@ class FileStore:
     """Keeps each session in a file of its own, below one directory.
 
     Safe across threads, forks and processes, on one machine or over a file system whose locks reach
-    across machines. What a call returned every later call sees; a power cut may cost the saves of the
-    last seconds (none with ``durable``), and leaves each session as it was at some earlier save.
+    across machines. What a call returned every later call sees; a power cut may cost the saves of
+    the last seconds (none with ``durable``), and leaves each session as it was at some earlier
+    save.
 
     Args:
         directory: made if missing; ours alone (0700) or refused.
         idle_timeout: seconds or ``timedelta`` without activity after which a session ends; None: no
-            such limit. Activity closer together than ``touch_interval`` is not written down, so it may
-            end that much later, never earlier.
+            such limit. Activity closer together than ``touch_interval`` is not written down, so it
+            may end that much later, never earlier.
         absolute_timeout: likewise, counted from the session's creation, whatever happens since.
-        durable: what create, save, regenerate and delete have returned survives a power cut; each then
-            waits for the disk.
+        durable: what create, save, regenerate and delete have returned survives a power cut; each
+            then waits for the disk.
         touch_interval: seconds; a twentieth of the idle timeout, 60 at most, when None.
         codec: turns data into JSON text and back; plain JSON when None.
-        shard_depth: levels of directories of 256 each, 0 to 3; the directory's own when None, 1 when
-            it is new.
+        shard_depth: levels of directories of 256 each, 0 to 3; the directory's own when None, 1
+            when it is new.
         clock: gives POSIX seconds.
 
     Raises:
-        ConfigurationError: a value, or the directory, cannot be used; the message says how to mend it.
-        StoreUnavailable: the directory cannot be read or written.
+        ConfigurationError: a value, or the directory, cannot be used; the message says how to mend
+        it. StoreUnavailable: the directory cannot be read or written.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class FileStore:
             raise ConfigurationError(msg)
         store = cls.__new__(cls)
         layout = Layout(path, manifest.shard_depth)
-        store._set_up(layout, manifest.lifetime, manifest.durable, None, clock)
+        store._set_up(layout, manifest.lifetime, manifest.durable, None, clock)  # noqa: SLF001
         return store
 
     def _set_up(
@@ -181,16 +182,16 @@ class FileStore:
     def without_waiting(self) -> FileStore:
         """The same store, whose calls raise rather than wait, having done nothing.
 
-        ``LockTimeout`` where a lock is held by another, ``WouldSync`` where the disk would be waited
-        for.
+        ``LockTimeout`` where a lock is held by another, ``WouldSync`` where the disk would be
+        waited for.
         """
         store = copy.copy(self)
-        store._access = self._access.without_waiting()
-        store._may_wait = False
+        store._access = self._access.without_waiting()  # noqa: SLF001
+        store._may_wait = False  # noqa: SLF001
         return store
 
     def signing_key(self) -> bytes:
-        """The key in ``DIR/secret``, made at the first call and shared by all who use the directory.
+        """The key in ``DIR/secret``, made at the first call, shared by all who use the directory.
 
         Raises:
             ConfigurationError: what is there is no key, or others can read it.
@@ -248,7 +249,7 @@ class FileStore:
             StoreFull, StoreUnavailable: nothing was stored.
         """
         encoded = self._encoded({} if data is None else data)
-        self._check_may_sync(self._durable)
+        self._check_may_sync(needed=self._durable)
         chosen = new_id() if sid is None else sid
         handle = new_handle(chosen)
         now = self._clock()
@@ -272,8 +273,9 @@ class FileStore:
                 self._access.make_way(handle)
                 continue
             try:
-                # An id the caller chose may be read by others while the file is still empty, and set
-                # aside as corrupt: under the lock it cannot be. Nobody can know an id of ours yet.
+                # An id the caller chose may be read by others while the file is still empty, and
+                # set aside as corrupt: under the lock it cannot be. Nobody can know an id of ours
+                # yet.
                 if known and not file.lock():
                     file.close()
                     continue
@@ -304,7 +306,8 @@ class FileStore:
             base: the record the caller loaded; None: ours replaces all.
             conflict: what to do when the session was saved since ``base``: "merge" three-way by
                 top-level key, "overwrite" with ours, "error".
-            idle_timeout: the session's own from now on; None: the store's again; left out: as it is.
+            idle_timeout: the session's own from now on; None: the store's again; left out: as it
+                is.
             cookie: the attributes it overrides from now on; left out: as they are.
 
         Raises:
@@ -317,7 +320,7 @@ class FileStore:
         check_conflict(conflict)
         handle = handle_of(sid)
         encoded = self._encoded(data)
-        self._check_may_sync(self._durable)
+        self._check_may_sync(needed=self._durable)
         if handle is None:
             raise gone()
         with self._access.changing("saving", handle) as (file, found, entry):
@@ -334,7 +337,7 @@ class FileStore:
             )
             line = line_of(following, seed_of(handle))
             if found.size + len(line) > max(LONGEST_JOURNAL, LINES_KEPT * len(line)):
-                self._check_may_sync(True)
+                self._check_may_sync(needed=True)
                 file.replace(self._layout, line, now, durable=self._durable)
             else:
                 file.append(line, now, sync=self._durable, after=found)
@@ -394,7 +397,7 @@ class FileStore:
 
     def evict(self, handle: str) -> bool:
         """``delete`` by the stored name, for those who do not know the id."""
-        self._check_may_sync(self._durable)
+        self._check_may_sync(needed=self._durable)
         with translated("deleting", handle), self._access.exclusive(handle) as file:
             found = None if file is None else self._access.readable(file)
             if file is None or found is None:
@@ -417,7 +420,8 @@ class FileStore:
     ) -> SessionRecord:
         """Give the session a new id; the old one is dead when this returns. Waits for the disk.
 
-        A line that is whole only under the new name is appended, brought to the disk, and the file is
+        A line that is whole only under the new name is appended, brought to the disk, and the file
+        is
         renamed: at every moment exactly one of the two ids opens the session.
 
         Args:
@@ -437,7 +441,7 @@ class FileStore:
         check_conflict(conflict)
         handle = handle_of(sid)
         encoded = None if data is None else self._encoded(data)
-        self._check_may_sync(True)
+        self._check_may_sync(needed=True)
         chosen = new_id() if new_sid is None else new_sid
         target = new_handle(chosen)
         if handle is None:
@@ -528,7 +532,7 @@ class FileStore:
         return sum(self.evict(handle) for handle, _ in self._layout.sessions())
 
     def __len__(self) -> int:
-        """How many sessions are stored, also those that expired and were not swept; lists them all."""
+        """How many sessions are stored, also expired ones not yet swept; lists them all."""
         return sum(1 for _ in self._layout.sessions())
 
     def __bool__(self) -> bool:
@@ -545,7 +549,7 @@ class FileStore:
             raise EncodeError(path, f"the session is larger than {LARGEST_DATA >> 20} MiB")
         return encoded
 
-    def _check_may_sync(self, wanted: bool) -> None:  # noqa: FBT001 - reads as a question
-        if wanted and not self._may_wait:
+    def _check_may_sync(self, *, needed: bool) -> None:
+        if needed and not self._may_wait:
             msg = "this call waits for the disk; make it off the event loop"
             raise WouldSync(msg)
