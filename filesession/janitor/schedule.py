@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -103,7 +103,7 @@ class Schedule:
         self._scheduler = scheduler
 
     def stop(self) -> None:
-        """End it; ``due`` is not called once this returned. Nothing happens if it was not started."""
+        """End it; ``due`` is not called once this returned. May be called at any time."""
         scheduler, self._scheduler, self._job = self._scheduler, None, None
         if scheduler is not None:
             scheduler.shutdown()
@@ -161,7 +161,7 @@ class _Coalesced(BaseTrigger):
         return coming
 
 
-def _checked(interval: object) -> float:
+def _checked(interval: Any) -> float:  # noqa: ANN401 - it is what a user gave
     if interval is None:
         return DEFAULT_INTERVAL
     if isinstance(interval, timedelta):

@@ -83,7 +83,13 @@ def test_a_policy_without_max_age_writes_what_express_writes(vector: dict[str, A
 
 @pytest.mark.parametrize(
     ("secure", "https", "has_secure"),
-    [("auto", True, True), ("auto", False, False), (True, True, True), (False, True, False)],
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        (True, True, True),
+        (True, False, True),
+        (False, True, False),
+    ],
 )
 def test_secure_auto_follows_the_request(secure: Any, https: Any, has_secure: Any) -> None:
     policy = CookiePolicy(secure=secure)

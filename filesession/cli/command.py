@@ -1,0 +1,98 @@
+"""The command itself: its help, and what becomes of the errors of every subcommand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Final
+
+import rich_click as click
+
+from filesession.cli.directory import NoSuchSessionError
+from filesession.cli.doctor import doctor
+from filesession.cli.genkey import genkey
+from filesession.cli.janitor import janitor
+from filesession.cli.listing import ls
+from filesession.cli.session import destroy, show
+from filesession.cli.status import status
+from filesession.cli.sweep import sweep
+from filesession.cli.terminal import say_error
+from filesession.errors import FilesessionError
+
+NOT_FOUND: Final = 1
+COULD_NOT_RUN: Final = 2
+
+_INTERRUPTED: Final = 128 + 2
+_BROKEN_PIPE: Final = 128 + 13
+"""As the shell tells the death by SIGINT and SIGPIPE: ended from outside, nothing is known to be wrong."""
+
+
+class Commands(click.RichGroup):
+    """The subcommands, with one way to fail for all of them: a line on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's word
+        """Run the subcommand; every error of ours becomes its exit code."""
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # here, where a reader that went away can still be forgiven
+        except BrokenPipeError:
+            _drop_output()
+            code = _BROKEN_PIPE
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
+        except NoSuchSessionError as error:
+            say_error(str(error))
+            code = NOT_FOUND
+        except (FilesessionError, OSError) as error:
+            say_error(str(error))
+            code = COULD_NOT_RUN
+        return ctx.exit(code)
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, or Python would complain of the broken pipe at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 done, and all is well. 1 something is wrong (doctor) or was not found (show,"
+        " destroy). 2 it could not run. 3 no janitor is alive (status)."
+    ),
+)
+@click.version_option(package_name="filesession", message="filesession %(version)s")
+def commands() -> None:
+    """Look after a directory of server-side HTTP sessions.
+
+    Three moves, and a web app has sessions:
+
+    \b
+      store = FileStore("/var/lib/app/sessions")            point at a directory
+      app = SessionMiddleware(app, store)                   mount the middleware
+      $ filesession janitor /var/lib/app/sessions           run the janitor
+
+    The janitor removes what has expired. See how things are with:
+
+    \b
+      $ filesession status /var/lib/app/sessions            is all well, does a janitor work?
+      $ filesession doctor /var/lib/app/sessions            if not, what is wrong, what mends it?
+      $ filesession ls /var/lib/app/sessions                what is stored?
+
+    A session goes by its handle, the name it is stored under. Its id, the secret in the browser's
+    cookie, is not on the disk and cannot be told from it.
+    """
+
+
+for each in (janitor, sweep, ls, show, destroy, status, doctor, genkey):
+    commands.add_command(each)
+
+
+def main() -> None:
+    """Run the command with the process's arguments; ends the process."""
+    commands(prog_name="filesession")

@@ -1,0 +1,83 @@
+"""The arguments DIR and HANDLE: opening a session directory, finding a session in it by its name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import rich_click as click
+
+from filesession.errors import FilesessionError
+from filesession.stores.entry import HANDLE_LENGTH
+from filesession.stores.file.layout import Layout
+from filesession.stores.file.store import FileStore
+
+SHORTEST_PREFIX: Final = 4
+"""Hex digits of a handle that a person must give."""
+
+MOST_NAMED: Final = 5
+"""Handles listed when a prefix fits several."""
+
+_PREFIX: Final = re.compile(rf"[0-9a-f]{{{SHORTEST_PREFIX},{HANDLE_LENGTH}}}\Z")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class NoSuchSessionError(FilesessionError):
+    """No session, or more than one, goes by the handle that was given."""
+
+
+def directory_argument(function: F) -> F:
+    """The argument DIR of a command."""
+    return click.argument("directory", metavar="DIR", help="The session directory.")(function)
+
+
+def handle_argument(function: F) -> F:
+    """The argument HANDLE of a command, checked and in lower case."""
+    words = f"The session's handle, or its first digits ({SHORTEST_PREFIX} or more)."
+    return click.argument("handle", metavar="HANDLE", callback=_checked, help=words)(function)
+
+
+def layout_of(store: FileStore) -> Layout:
+    """The paths of a store's directory."""
+    manifest = Layout(store.directory, 0).read_manifest()
+    return Layout(store.directory, 1 if manifest is None else manifest.shard_depth)
+
+
+def absolute(directory: str) -> str:
+    """The path as a store takes it: not resolved, so that a symlink is still seen to be one."""
+    return os.path.abspath(directory)
+
+
+def resolve(store: FileStore, prefix: str) -> str:
+    """The one handle that begins with ``prefix``; lists the directory unless it is a whole handle.
+
+    Raises:
+        NoSuchSessionError: there is none, or there are several.
+    """
+    if len(prefix) == HANDLE_LENGTH:
+        return prefix
+    found = [handle for handle, _ in layout_of(store).sessions() if handle.startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        msg = f"no session in {store.directory} has a handle that begins with {prefix}"
+        raise NoSuchSessionError(msg)
+    named = ", ".join(sorted(found)[:MOST_NAMED])
+    more = ", ..." if len(found) > MOST_NAMED else ""
+    msg = f"{len(found)} sessions have a handle that begins with {prefix}: {named}{more}"
+    raise NoSuchSessionError(msg)
+
+
+def _checked(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    handle = value.lower()
+    if not _PREFIX.match(handle):
+        # What was given is not repeated: it may be a session's id, pasted here by mistake.
+        msg = (
+            f"a handle is {SHORTEST_PREFIX} to {HANDLE_LENGTH} hex digits, as `filesession ls DIR`"
+            " prints them; a session's id is none"
+        )
+        raise click.BadParameter(msg)
+    return handle

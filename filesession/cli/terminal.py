@@ -1,0 +1,50 @@
+"""What reaches a terminal: consoles, and texts that cannot take it over.
+
+Data and file names come from strangers. A control character in one could move the cursor, recolour
+or retitle the terminal of whoever looks at it, so none is printed as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Final, NoReturn
+
+import rich_click as click
+from rich.console import Console
+
+PIPED_WIDTH: Final = 160
+"""Columns of output that goes to a file or a pipe: nothing is folded there, a line stays a line."""
+
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class _QuietConsole(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Let the command decide what a reader that went away means."""
+        raise BrokenPipeError
+
+
+def output() -> Console:
+    """The console for what the command is asked for."""
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    return _QuietConsole(width=width, highlight=False, markup=False, emoji=False)
+
+
+def notices() -> Console:
+    """The console for what is said beside it, on stderr."""
+    return _QuietConsole(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters spelled out, also those of bidirectional writing."""
+    return _UNPRINTABLE.sub(_spelled, text)
+
+
+def say_error(message: str) -> None:
+    """One line on stderr: ``error: ...``."""
+    click.echo(f"error: {printable(message)}", err=True)
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
