@@ -232,7 +232,10 @@ class Exchange:
 
     def abandon(self) -> Steps[None]:
         """The application raised before its response: nothing is saved but a destroy."""
-        yield from self.session.abandon()
+        try:
+            yield from self.session.abandon()
+        except StoreError as error:
+            _log.error("%s", error)  # the application's own error is the one to raise
 
     def headers(self, headers: Headers) -> Headers:
         """The response's headers with what the session adds; after ``commit``, once."""

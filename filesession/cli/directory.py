@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -34,21 +33,10 @@ def directory_argument(function: F) -> F:
     return click.argument("directory", metavar="DIR", help="The session directory.")(function)
 
 
-def handle_argument(function: F) -> F:
-    """The argument HANDLE of a command, checked and in lower case."""
-    words = f"The session's handle, or its first digits ({SHORTEST_PREFIX} or more)."
-    return click.argument("handle", metavar="HANDLE", callback=_checked, help=words)(function)
-
-
 def layout_of(store: FileStore) -> Layout:
     """The paths of a store's directory."""
     manifest = Layout(store.directory, 0).read_manifest()
     return Layout(store.directory, 1 if manifest is None else manifest.shard_depth)
-
-
-def absolute(directory: str) -> str:
-    """The path as a store takes it: not resolved, so that a symlink is still seen to be one."""
-    return os.path.abspath(directory)
 
 
 def resolve(store: FileStore, prefix: str) -> str:
@@ -71,13 +59,19 @@ def resolve(store: FileStore, prefix: str) -> str:
     raise NoSuchSessionError(msg)
 
 
-def _checked(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    handle = value.lower()
-    if not _PREFIX.match(handle):
-        # What was given is not repeated: it may be a session's id, pasted here by mistake.
-        msg = (
-            f"a handle is {SHORTEST_PREFIX} to {HANDLE_LENGTH} hex digits, as `filesession ls DIR`"
-            " prints them; a session's id is none"
-        )
-        raise click.BadParameter(msg)
-    return handle
+def check_handle(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    """The argument HANDLE in lower case.
+
+    Raises:
+        click.BadParameter: it can be none.
+    """
+    if value is None or _PREFIX.match(value.lower()):
+        return None if value is None else value.lower()
+    # What was given is not repeated: it may be a session's id, pasted here by mistake.
+    msg = (
+        f"a handle is {SHORTEST_PREFIX} to {HANDLE_LENGTH} hex digits, as `filesession ls DIR` prints"
+        " them; a session's id is none"
+    )
+    raise click.BadParameter(msg)

@@ -8,19 +8,127 @@ from dataclasses import asdict
 from typing import Any
 
 import rich_click as click
-from rich.syntax import Syntax
+from rich.highlighter import JSONHighlighter
+from rich.text import Text
 
 from filesession.cli.directory import (
     NoSuchSessionError,
+    check_handle,
     directory_argument,
-    handle_argument,
     layout_of,
     resolve,
 )
 from filesession.cli.terminal import output, printable
 from filesession.cli.times import moment_text
 from filesession.codec import dump_object
-from filesession.errors import StoreUnavailable
+from filesession.errors import ConfigurationError, StoreUnavailable
 from filesession.janitor.wording import size_text
 from filesession.record import SessionInfo
 from filesession.stores.file.store import FileStore
+
+HANDLE_HELP = "The session's handle, or its first digits (4 or more)."
+
+
+@click.command(epilog="Exit codes: 0 shown. 1 there is no such session. 2 it could not run.")
+@directory_argument
+@click.argument("handle", metavar="HANDLE", callback=check_handle, help=HANDLE_HELP)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, as when piped.")
+def show(directory: str, handle: str, *, as_json: bool) -> None:
+    """Show a session of DIR: what is known of it, and its data.
+
+    Also one that has expired and is not yet removed. Its id cannot be shown: it is not stored.
+
+    \b
+      $ filesession show /var/lib/app/sessions 9f86
+      $ filesession show /var/lib/app/sessions 9f86 | jq .data
+    """
+    store = FileStore.open(directory)
+    whole = resolve(store, handle)
+    found = store.inspect(whole)
+    if found is None:
+        if whole in (stored for stored, _ in layout_of(store).sessions()):
+            msg = (
+                f"session {whole} is stored, but cannot be read as plain JSON: its file is damaged,"
+                " or the application has a codec of its own"
+            )
+            raise StoreUnavailable(msg)
+        msg = f"there is no session {whole} in {store.directory}"
+        raise NoSuchSessionError(msg)
+    info, data = found
+    if as_json or not sys.stdout.isatty():
+        click.echo(dump_object({**asdict(info), "data": data}))
+    else:
+        _print(info, data, store.clock())
+
+
+@click.command(
+    epilog=(
+        "Exit codes: 0 destroyed. 1 there is no such session. 2 it could not run, or you said no."
+    )
+)
+@directory_argument
+@click.argument(
+    "handle", metavar="[HANDLE]", required=False, callback=check_handle, help=HANDLE_HELP
+)
+@click.option("--all", "every", is_flag=True, help="Every session in DIR: everybody is logged out.")
+@click.option("--yes", is_flag=True, help="With --all: do not ask.")
+def destroy(directory: str, handle: str | None, *, every: bool, yes: bool) -> None:
+    """Destroy a session of DIR, for good: no request under way brings it back.
+
+    Its user is logged out with the next request. Asks only before it destroys all.
+
+    \b
+      $ filesession destroy /var/lib/app/sessions 9f86
+      $ filesession destroy /var/lib/app/sessions --all
+    """
+    if every == (handle is not None):
+        msg = "name one session by its HANDLE, or all with --all"
+        raise click.UsageError(msg)
+    if yes and not every:
+        msg = "--yes goes with --all; a single session is destroyed without a question"
+        raise click.UsageError(msg)
+    store = FileStore.open(directory)
+    if handle is None:
+        if not yes:
+            _ask(store)
+        click.echo(f"destroyed {store.clear():,} live sessions")
+        return
+    whole = resolve(store, handle)
+    stored = store.inspect(whole) is not None
+    if store.evict(whole):
+        click.echo(f"destroyed {whole}")
+    elif stored:
+        click.echo(f"removed {whole}, which had expired")
+    else:
+        msg = f"there is no session {whole} in {store.directory}"
+        raise NoSuchSessionError(msg)
+
+
+def _ask(store: FileStore) -> None:
+    """Go on only if a person says so.
+
+    Raises:
+        ConfigurationError: nobody is there to ask, or the answer is no.
+    """
+    if not sys.stdin.isatty():
+        msg = "--all destroys every session and nobody is here to ask; add --yes if it is meant"
+        raise ConfigurationError(msg)
+    question = f"Destroy all {len(store):,} sessions in {store.directory}?"
+    if not click.confirm(printable(question), err=True):
+        msg = "nothing was destroyed"
+        raise ConfigurationError(msg)
+
+
+def _print(info: SessionInfo, data: dict[str, Any], now: float) -> None:
+    console = output()
+    expired = info.expires_at is not None and info.expires_at < now
+    console.print(f"handle       {info.handle}")
+    console.print(f"size         {size_text(info.size)}")
+    console.print(f"created      {moment_text(info.created_at, now)}")
+    console.print(f"last active  {moment_text(info.accessed_at, now)}")
+    words = f"{'expired' if expired else 'expires'}      {moment_text(info.expires_at, now)}"
+    console.print(Text(words, style="red" if expired else ""))
+    lines = json.dumps(data, ensure_ascii=False, indent=2).split("\n")
+    text = Text("\n".join(printable(line) for line in lines))
+    JSONHighlighter().highlight(text)
+    console.print(text, soft_wrap=True)

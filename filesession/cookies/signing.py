@@ -74,9 +74,8 @@ class Signer:
 
 
 def _mac(secret: bytes, message: bytes) -> bytes:
-    return b2a_base64(digest(secret, message, "sha256"), newline=False)[
-        :-1
-    ]  # 32 bytes: one padding sign
+    padded = b2a_base64(digest(secret, message, "sha256"), newline=False)
+    return padded[:-1]  # 32 bytes end in one "="
 
 
 def _keys(secret: object) -> tuple[bytes, ...]:

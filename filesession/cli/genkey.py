@@ -1,0 +1,50 @@
+"""``filesession genkey``: a new secret."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from typing import Final
+
+import rich_click as click
+
+from filesession.errors import ConfigurationError
+from filesession.stores.file.layout import write_all
+
+KEY_BYTES: Final = 32
+"""256 random bits: an HMAC-SHA256 key, or one of AES-256."""
+
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+@click.command(epilog="Exit codes: 0 made. 2 it could not run: the file exists, for example.")
+@click.option("-o", "--output", metavar="FILE", help="Write the raw bytes to this new file, 0600.")
+def genkey(output: str | None) -> None:
+    """Make a secret: 32 random bytes, printed in base64.
+
+    For SessionMiddleware(secret=...) or EncryptedCookie(key=...). Who has it can forge sessions: keep
+    it out of the code and its repository.
+
+    \b
+      $ export SESSION_SECRET=$(filesession genkey)
+      $ filesession genkey -o /etc/app/session.key
+    """
+    key = secrets.token_bytes(KEY_BYTES)
+    if output is None:
+        click.echo(base64.b64encode(key).decode("ascii"))
+        return
+    try:
+        descriptor = os.open(output, _NEW, 0o600)
+    except FileExistsError:
+        msg = f"{output} exists and is left as it is; name a new file"
+        raise ConfigurationError(msg) from None
+    try:
+        os.fchmod(descriptor, 0o600)
+        write_all(descriptor, key)
+        os.fsync(descriptor)
+    except OSError:
+        os.unlink(output)  # half a key is worse than none
+        raise
+    finally:
+        os.close(descriptor)
