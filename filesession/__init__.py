@@ -27,6 +27,7 @@ from filesession.errors import (
 from filesession.record import SessionInfo, SessionRecord, SweepReport
 from filesession.session import Session
 from filesession.stores.file.store import FileStore
+from filesession.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from filesession.janitor.daemon import Janitor
@@ -39,6 +40,7 @@ __all__ = [
     "FilesessionError",
     "Janitor",
     "LockTimeout",
+    "MemoryStore",
     "Session",
     "SessionExists",
     "SessionGone",

@@ -16,6 +16,7 @@ from filesession.cli.listing import ls
 from filesession.cli.session import destroy, show
 from filesession.cli.status import status
 from filesession.cli.sweep import sweep
+from filesession.cli.teaching import STYLE, as_it_is
 from filesession.cli.terminal import say_error
 from filesession.errors import FilesessionError
 
@@ -24,11 +25,15 @@ COULD_NOT_RUN: Final = 2
 
 _INTERRUPTED: Final = 128 + 2
 _BROKEN_PIPE: Final = 128 + 13
-"""As the shell tells the death by SIGINT and SIGPIPE: ended from outside, nothing is known to be wrong."""
+"""As the shell tells the death by SIGINT and SIGPIPE: ended from outside, nothing is amiss."""
 
 
 class Commands(click.RichGroup):
     """The subcommands, with one way to fail for all of them: a line on stderr and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Their names, what is needed first coming first."""
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's word
         """Run the subcommand; every error of ours becomes its exit code."""
@@ -52,15 +57,37 @@ class Commands(click.RichGroup):
 
 
 def _drop_output() -> None:
-    """Send what is still buffered nowhere, or Python would complain of the broken pipe at its end."""
+    """Send what is still buffered nowhere, or Python would complain of the broken pipe at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
+_MOVES: Final = (
+    'store = FileStore("/var/lib/app/sessions")',
+    "app = SessionMiddleware(app, store)",
+    "$ filesession janitor /var/lib/app/sessions",
+    "$ filesession status /var/lib/app/sessions",
+    "$ filesession doctor /var/lib/app/sessions",
+    "$ filesession ls /var/lib/app/sessions",
+)
+
+HELP: Final = f"""Look after a directory of server-side HTTP sessions.
+
+Three moves, and a web app has sessions: point at a directory, mount the middleware, run the
+janitor. Then see how it is doing, what is wrong and what mends it, and what is stored.
+
+A session goes by its handle, the name it is stored under. Its id, the secret in the browser's
+cookie, is not on the disk and cannot be told from it.
+
+{as_it_is(*_MOVES)}
+"""
+
+
 @click.group(
     cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "rich_help_config": STYLE},
+    help=HELP,
     epilog=(
         "Exit codes: 0 done, and all is well. 1 something is wrong (doctor) or was not found (show,"
         " destroy). 2 it could not run. 3 no janitor is alive (status)."
@@ -68,28 +95,10 @@ def _drop_output() -> None:
 )
 @click.version_option(package_name="filesession", message="filesession %(version)s")
 def commands() -> None:
-    """Look after a directory of server-side HTTP sessions.
-
-    Three moves, and a web app has sessions:
-
-    \b
-      store = FileStore("/var/lib/app/sessions")            point at a directory
-      app = SessionMiddleware(app, store)                   mount the middleware
-      $ filesession janitor /var/lib/app/sessions           run the janitor
-
-    The janitor removes what has expired. See how things are with:
-
-    \b
-      $ filesession status /var/lib/app/sessions            is all well, does a janitor work?
-      $ filesession doctor /var/lib/app/sessions            if not, what is wrong, what mends it?
-      $ filesession ls /var/lib/app/sessions                what is stored?
-
-    A session goes by its handle, the name it is stored under. Its id, the secret in the browser's
-    cookie, is not on the disk and cannot be told from it.
-    """
+    """Everything ``filesession`` does."""
 
 
-for each in (janitor, sweep, ls, show, destroy, status, doctor, genkey):
+for each in (janitor, status, doctor, ls, show, destroy, sweep, genkey):
     commands.add_command(each)
 
 

@@ -1,17 +1,20 @@
-"""The arguments DIR and HANDLE: opening a session directory, finding a session in it by its name."""
+"""The arguments DIR and HANDLE: a session directory, and a session in it by its stored name."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import rich_click as click
 
 from filesession.errors import FilesessionError
 from filesession.stores.entry import HANDLE_LENGTH
 from filesession.stores.file.layout import Layout
-from filesession.stores.file.store import FileStore
+
+if TYPE_CHECKING:
+    from filesession.stores.file.store import FileStore
 
 SHORTEST_PREFIX: Final = 4
 """Hex digits of a handle that a person must give."""
@@ -30,13 +33,18 @@ class NoSuchSessionError(FilesessionError):
 
 def directory_argument(function: F) -> F:
     """The argument DIR of a command."""
-    return click.argument("directory", metavar="DIR", help="The session directory.")(function)
+    return click.argument("directory", metavar="DIR")(function)
 
 
 def layout_of(store: FileStore) -> Layout:
     """The paths of a store's directory."""
     manifest = Layout(store.directory, 0).read_manifest()
     return Layout(store.directory, 1 if manifest is None else manifest.shard_depth)
+
+
+def is_stored(store: FileStore, handle: str) -> bool:
+    """Whether there is a file for the session of that handle, readable or not."""
+    return os.path.lexists(layout_of(store).path(handle))
 
 
 def resolve(store: FileStore, prefix: str) -> str:
@@ -71,7 +79,7 @@ def check_handle(
         return None if value is None else value.lower()
     # What was given is not repeated: it may be a session's id, pasted here by mistake.
     msg = (
-        f"a handle is {SHORTEST_PREFIX} to {HANDLE_LENGTH} hex digits, as `filesession ls DIR` prints"
-        " them; a session's id is none"
+        f"a handle is {SHORTEST_PREFIX} to {HANDLE_LENGTH} hex digits, as `filesession ls DIR`"
+        " prints them; a session's id is none"
     )
     raise click.BadParameter(msg)

@@ -9,8 +9,9 @@ from typing import Final
 
 import rich_click as click
 
+from filesession.cli.teaching import command
 from filesession.errors import ConfigurationError
-from filesession.stores.file.layout import write_all
+from filesession.stores.file.documents import write_all
 
 KEY_BYTES: Final = 32
 """256 random bits: an HMAC-SHA256 key, or one of AES-256."""
@@ -18,17 +19,17 @@ KEY_BYTES: Final = 32
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-@click.command(epilog="Exit codes: 0 made. 2 it could not run: the file exists, for example.")
+@command(
+    "genkey",
+    "genkey -o /etc/app/session.key",
+    codes="0 made. 2 it could not run: the file exists, for example.",
+)
 @click.option("-o", "--output", metavar="FILE", help="Write the raw bytes to this new file, 0600.")
 def genkey(output: str | None) -> None:
     """Make a secret: 32 random bytes, printed in base64.
 
-    For SessionMiddleware(secret=...) or EncryptedCookie(key=...). Who has it can forge sessions: keep
-    it out of the code and its repository.
-
-    \b
-      $ export SESSION_SECRET=$(filesession genkey)
-      $ filesession genkey -o /etc/app/session.key
+    For SessionMiddleware(secret=...) or EncryptedCookie(key=...). Who has it can forge sessions:
+    keep it out of the code and its repository.
     """
     key = secrets.token_bytes(KEY_BYTES)
     if output is None:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from filesession.cli.directory import directory_argument
+from filesession.cli.teaching import command
 from filesession.janitor.wording import sweep_text
 from filesession.lifetime import UNSET
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-@click.command(
-    epilog=(
-        "Exit codes: 0 it was told to stop, and did; with --once: swept. 2 it could not run."
-    )
+
+@command(
+    "janitor /var/lib/app/sessions",
+    "janitor /var/lib/app/sessions --interval 300",
+    'janitor /var/lib/app/sessions --cron "*/10 * * * *"',
+    codes="0 it was told to stop, and did; with --once, it swept. 2 it could not run.",
 )
 @directory_argument
 @click.option("--interval", type=float, metavar="SECONDS", help="Time between sweeps; 60.")
 @click.option(
-    "--cron", metavar="EXPR", help='Instead: when to sweep, as crontab(5) has it, in local time.'
+    "--cron", metavar="EXPR", help="Instead: when to sweep, as crontab(5) has it, in local time."
 )
-@click.option("--once", is_flag=True, help="Sweep once and end, whether another janitor leads or not.")
+@click.option(
+    "--once", is_flag=True, help="Sweep once and end, whether another janitor leads or not."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Also tell of sweeps that found nothing.")
 def janitor(
     directory: str, interval: float | None, cron: str | None, *, once: bool, verbose: bool
@@ -32,11 +39,6 @@ def janitor(
 
     Stays in the foreground and logs to stderr. SIGTERM or Ctrl-C lets it finish the sweep in hand.
     Of several janitors for one directory one works and the others stand by, ready within a second.
-
-    \b
-      $ filesession janitor /var/lib/app/sessions
-      $ filesession janitor /var/lib/app/sessions --interval 300
-      $ filesession janitor /var/lib/app/sessions --cron "*/10 * * * *"
     """
     if once and (interval is not None or cron is not None):
         msg = "--once sweeps now: leave out --interval and --cron"

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import rich_click as click
 from rich.table import Table
 from rich.text import Text
 
 from filesession.cli.directory import directory_argument
+from filesession.cli.teaching import command
 from filesession.cli.terminal import notices, output
 from filesession.cli.times import NEVER, distance_text, moment_text
 from filesession.codec import dump_object
 from filesession.janitor.wording import size_text
-from filesession.record import SessionInfo
 from filesession.stores.entry import HANDLE_LENGTH
 from filesession.stores.file.store import FileStore
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from filesession.record import SessionInfo
+
 PAGE: Final = 500
-"""Sessions held in memory at once. The columns' widths are fixed, so that the pages make one table."""
+"""Sessions held in memory at once. The columns' widths are fixed, so the pages make one table."""
 
 _SIZE: Final = 8
 _DISTANCE: Final = 12
 _MOMENT: Final = 32
-_WIDE: Final = HANDLE_LENGTH + _SIZE + 3 * _MOMENT + 4
+_EXPIRED: Final = len("expired ")
+_WIDE: Final = HANDLE_LENGTH + _SIZE + 3 * _MOMENT + _EXPIRED + 4
 """Columns from which there is room for the wall clock's time beside the time from now."""
 
 
-@click.command(epilog="Exit codes: 0 listed, also when there is nothing. 2 it could not run.")
+@command(
+    "ls /var/lib/app/sessions",
+    "ls /var/lib/app/sessions --json | jq .handle",
+    codes="0 listed, also when there is nothing. 2 it could not run.",
+)
 @directory_argument
 @click.option("--json", "as_json", is_flag=True, help="An object a line, times in POSIX seconds.")
 def ls(directory: str, *, as_json: bool) -> None:
@@ -38,10 +47,6 @@ def ls(directory: str, *, as_json: bool) -> None:
 
     Reads every session's file and holds 500 of them in memory at most. A wide terminal, or a pipe,
     gets local times; a narrow one only how long ago or ahead they are.
-
-    \b
-      $ filesession ls /var/lib/app/sessions
-      $ filesession ls /var/lib/app/sessions --json | jq -r 'select(.size > 10000) | .handle'
     """
     store = FileStore.open(directory)
     if as_json:
@@ -69,8 +74,9 @@ def _table(page: list[SessionInfo], now: float, *, first: bool, wide: bool) -> T
     time = _MOMENT if wide else _DISTANCE
     table.add_column("handle", width=HANDLE_LENGTH, no_wrap=True)
     table.add_column("size", width=_SIZE, no_wrap=True, justify="right")
-    for name in ("created", "last active", "expires"):
-        table.add_column(name, width=time, no_wrap=True)
+    table.add_column("created", width=time, no_wrap=True)
+    table.add_column("last active", width=time, no_wrap=True)
+    table.add_column("expires", width=time + _EXPIRED if wide else time, no_wrap=True)
     for info in page:
         table.add_row(
             info.handle,
@@ -92,5 +98,5 @@ def _expiry(at: float | None, now: float, *, wide: bool) -> Text:
     """When it expires; past tense, and coloured, when it has."""
     if at is None or at >= now:
         return Text(_when(at, now, wide=wide))
-    words = f"expired, {moment_text(at, now)}" if wide else f"! {distance_text(at, now)}"
+    words = f"expired {moment_text(at, now)}" if wide else f"! {distance_text(at, now)}"
     return Text(words, style="red")

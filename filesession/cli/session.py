@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from rich.highlighter import JSONHighlighter
@@ -15,38 +15,39 @@ from filesession.cli.directory import (
     NoSuchSessionError,
     check_handle,
     directory_argument,
-    layout_of,
+    is_stored,
     resolve,
 )
+from filesession.cli.teaching import command
 from filesession.cli.terminal import output, printable
 from filesession.cli.times import moment_text
 from filesession.codec import dump_object
 from filesession.errors import ConfigurationError, StoreUnavailable
 from filesession.janitor.wording import size_text
-from filesession.record import SessionInfo
 from filesession.stores.file.store import FileStore
 
-HANDLE_HELP = "The session's handle, or its first digits (4 or more)."
+if TYPE_CHECKING:
+    from filesession.record import SessionInfo
 
 
-@click.command(epilog="Exit codes: 0 shown. 1 there is no such session. 2 it could not run.")
+@command(
+    "show /var/lib/app/sessions 9f86",
+    "show /var/lib/app/sessions 9f86 | jq .data",
+    codes="0 shown. 1 there is no such session. 2 it could not run.",
+)
 @directory_argument
-@click.argument("handle", metavar="HANDLE", callback=check_handle, help=HANDLE_HELP)
+@click.argument("handle", metavar="HANDLE", callback=check_handle)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as when piped.")
 def show(directory: str, handle: str, *, as_json: bool) -> None:
     """Show a session of DIR: what is known of it, and its data.
 
     Also one that has expired and is not yet removed. Its id cannot be shown: it is not stored.
-
-    \b
-      $ filesession show /var/lib/app/sessions 9f86
-      $ filesession show /var/lib/app/sessions 9f86 | jq .data
     """
     store = FileStore.open(directory)
     whole = resolve(store, handle)
     found = store.inspect(whole)
     if found is None:
-        if whole in (stored for stored, _ in layout_of(store).sessions()):
+        if is_stored(store, whole):
             msg = (
                 f"session {whole} is stored, but cannot be read as plain JSON: its file is damaged,"
                 " or the application has a codec of its own"
@@ -56,30 +57,24 @@ def show(directory: str, handle: str, *, as_json: bool) -> None:
         raise NoSuchSessionError(msg)
     info, data = found
     if as_json or not sys.stdout.isatty():
-        click.echo(dump_object({**asdict(info), "data": data}))
+        click.echo(printable(dump_object({**asdict(info), "data": data}).decode("utf-8")))
     else:
         _print(info, data, store.clock())
 
 
-@click.command(
-    epilog=(
-        "Exit codes: 0 destroyed. 1 there is no such session. 2 it could not run, or you said no."
-    )
+@command(
+    "destroy /var/lib/app/sessions 9f86",
+    "destroy /var/lib/app/sessions --all",
+    codes="0 destroyed. 1 there is no such session. 2 it could not run, or you said no.",
 )
 @directory_argument
-@click.argument(
-    "handle", metavar="[HANDLE]", required=False, callback=check_handle, help=HANDLE_HELP
-)
+@click.argument("handle", metavar="[HANDLE]", required=False, callback=check_handle)
 @click.option("--all", "every", is_flag=True, help="Every session in DIR: everybody is logged out.")
 @click.option("--yes", is_flag=True, help="With --all: do not ask.")
 def destroy(directory: str, handle: str | None, *, every: bool, yes: bool) -> None:
     """Destroy a session of DIR, for good: no request under way brings it back.
 
     Its user is logged out with the next request. Asks only before it destroys all.
-
-    \b
-      $ filesession destroy /var/lib/app/sessions 9f86
-      $ filesession destroy /var/lib/app/sessions --all
     """
     if every == (handle is not None):
         msg = "name one session by its HANDLE, or all with --all"
@@ -94,11 +89,11 @@ def destroy(directory: str, handle: str | None, *, every: bool, yes: bool) -> No
         click.echo(f"destroyed {store.clear():,} live sessions")
         return
     whole = resolve(store, handle)
-    stored = store.inspect(whole) is not None
+    stored = is_stored(store, whole)
     if store.evict(whole):
         click.echo(f"destroyed {whole}")
     elif stored:
-        click.echo(f"removed {whole}, which had expired")
+        click.echo(f"removed {whole}, which had expired or could not be read")
     else:
         msg = f"there is no session {whole} in {store.directory}"
         raise NoSuchSessionError(msg)

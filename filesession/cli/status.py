@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import rich_click as click
 from rich.text import Text
 
 from filesession.cli.directory import directory_argument, layout_of
+from filesession.cli.teaching import command
 from filesession.cli.terminal import output, printable
 from filesession.cli.times import distance_text, moment_text
 from filesession.codec import dump_document
 from filesession.janitor.heartbeat import Heartbeat, State, janitor_state
 from filesession.janitor.wording import size_text, span_text, sweep_text
-from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from filesession.record import SweepReport
 
 NO_JANITOR: Final = 3
 
@@ -67,9 +72,7 @@ class Status:
         now = store.clock()
         state, heartbeat = janitor_state(store.directory, now)
         corrupt = layout_of(store).set_aside_count()
-        status = cls(
-            store.directory, now, store.sweep(dry_run=True), corrupt, state, heartbeat
-        )
+        status = cls(store.directory, now, store.sweep(dry_run=True), corrupt, state, heartbeat)
         for info in store.scan():
             status.sessions += 1
             status.size += info.size
@@ -93,8 +96,10 @@ class Status:
         }
 
 
-@click.command(
-    epilog="Exit codes: 0 a janitor is alive. 2 it could not run. 3 no janitor is alive."
+@command(
+    "status /var/lib/app/sessions",
+    "status /var/lib/app/sessions --json | jq .janitor.state",
+    codes="0 a janitor is alive. 2 it could not run. 3 no janitor is alive.",
 )
 @directory_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, times in POSIX seconds.")
@@ -103,10 +108,6 @@ def status(directory: str, *, as_json: bool) -> None:
 
     Looks at every session. A janitor is alive when it leads and said so within 15 seconds; one that
     leads and says nothing hangs.
-
-    \b
-      $ filesession status /var/lib/app/sessions
-      $ filesession status /var/lib/app/sessions --json | jq .janitor.state
     """
     found = Status.of(FileStore.open(directory))
     if as_json:
@@ -120,7 +121,7 @@ def status(directory: str, *, as_json: bool) -> None:
             for line in _histogram(found.ages):
                 console.print(line, soft_wrap=True)
     if found.state != "alive":
-        click.get_current_context().exit(NO_JANITOR)
+        sys.exit(NO_JANITOR)
 
 
 def _lines(found: Status) -> Iterator[tuple[str, str, str]]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from filesession.cli.directory import directory_argument
+from filesession.cli.teaching import command
 from filesession.cli.terminal import notices
 from filesession.janitor.wording import sweep_text
-from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
+
+if TYPE_CHECKING:
+    from filesession.record import SweepReport
 
 STRIDE: Final = 100
 """Sessions between two moves of the bar: moving it takes as long as looking at a session."""
 
 
-@click.command(epilog="Exit codes: 0 swept. 2 it could not run, or not to its end.")
+@command(
+    "sweep /var/lib/app/sessions",
+    "sweep /var/lib/app/sessions --dry-run",
+    codes="0 swept. 2 it could not run, or not to its end.",
+)
 @directory_argument
 @click.option("--dry-run", is_flag=True, help="Change nothing; only say what would be done.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Remove N sessions at most.")
@@ -26,10 +33,6 @@ def sweep(directory: str, limit: int | None, *, dry_run: bool) -> None:
 
     Also moves unreadable files to DIR/corrupt, and removes what writers that died left behind. Safe
     beside a janitor and a running application.
-
-    \b
-      $ filesession sweep /var/lib/app/sessions
-      $ filesession sweep /var/lib/app/sessions --dry-run
     """
     store = FileStore.open(directory)
     console = notices()

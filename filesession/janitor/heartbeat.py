@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 from filesession.codec import load_object
 from filesession.janitor.leader import is_led
 from filesession.record import SweepReport
-from filesession.stores.file.layout import read_document, write_document
+from filesession.stores.file.documents import read_document, write_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable

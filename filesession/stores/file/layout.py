@@ -15,15 +15,24 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Final
 
-from filesession.codec import dump_document, load_object
 from filesession.errors import ConfigurationError, StoreUnavailable, store_error
 from filesession.lifetime import Lifetime
 from filesession.stores.entry import HANDLE_LENGTH
+from filesession.stores.file.documents import (
+    LARGEST_DOCUMENT,
+    OPEN_TO_READ,
+    read_document,
+    sync_directory,
+    unlink_if_there,
+    write_document,
+    write_new,
+)
 from filesession.stores.file.journal import FORMAT
+from filesession.stores.file.manifest import DEEPEST, Manifest, manifest_of
+from filesession.stores.file.ownership import check_ours, prepare
 
 MANIFEST: Final = "filesession.json"
 SECRET: Final = "secret"  # noqa: S105 - a file's name
@@ -31,34 +40,11 @@ SESSIONS: Final = "sessions"
 CORRUPT: Final = "corrupt"
 
 SECRET_BYTES: Final = 32
-DEEPEST: Final = 3
-"""Shard levels: 16 million directories; more would be empty ones."""
-
 _HANDLE: Final = re.compile(rf"[0-9a-f]{{{HANDLE_LENGTH}}}\Z")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}\Z")
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]+\.[0-9a-f]+\.tmp\Z")
 
 _TEMPORARY_DOCUMENT: Final = re.compile(r"(filesession|janitor|secret)[a-z.]*\.[0-9a-f]+\.tmp\Z")
-
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_LARGEST_DOCUMENT: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What the janitor and the command need to know of a directory, so that its path is enough."""
-
-    format: int
-    shard_depth: int
-    idle_timeout: float | None
-    absolute_timeout: float | None
-    touch_interval: float | None
-    durable: bool
-
-    @property
-    def lifetime(self) -> Lifetime:
-        """The timeouts the directory's store was last opened with."""
-        return Lifetime(self.idle_timeout, self.absolute_timeout, self.touch_interval)
 
 
 class Layout:
@@ -72,6 +58,61 @@ class Layout:
         self.corrupt = os.path.join(directory, CORRUPT)
         self._sessions = os.path.join(directory, SESSIONS)
         self._manifest = os.path.join(directory, MANIFEST)
+
+    @classmethod
+    def agreed(
+        cls, directory: str, shard_depth: int | None, lifetime: Lifetime, *, durable: bool
+    ) -> Layout:
+        """The directory made ours, its manifest saying how it is used from now on.
+
+        Raises:
+            ConfigurationError: it cannot be used, or has another shard depth.
+            StoreError: it cannot be read or written.
+        """
+        if shard_depth is not None and shard_depth not in range(DEEPEST + 1):
+            msg = f"shard_depth must be a whole number from 0 to {DEEPEST}, not {shard_depth!r}"
+            raise ConfigurationError(msg)
+        prepare(directory)
+        found = cls(directory, 0).read_manifest()
+        depth = 1 if shard_depth is None else shard_depth
+        if found is not None:
+            if shard_depth is not None and found.shard_depth != shard_depth:
+                msg = (
+                    f"{directory} was made with shard_depth={found.shard_depth}, not"
+                    f" {shard_depth}; leave shard_depth out, or use another directory"
+                )
+                raise ConfigurationError(msg)
+            depth = found.shard_depth
+        wanted = Manifest(
+            FORMAT,
+            depth,
+            lifetime.idle_timeout,
+            lifetime.absolute_timeout,
+            lifetime.touch_interval,
+            durable,
+        )
+        layout = cls(directory, depth)
+        if wanted != found:
+            layout.write_manifest(wanted)
+        return layout
+
+    @classmethod
+    def found(cls, directory: str) -> tuple[Layout, Manifest]:
+        """A directory that exists, as its manifest describes it.
+
+        Raises:
+            ConfigurationError: there is none, or it is not ours to use.
+            StoreUnavailable: the manifest cannot be read.
+        """
+        if not os.path.lexists(directory):
+            msg = f"there is no directory {directory}; an application makes it with its store"
+            raise ConfigurationError(msg)
+        check_ours(directory)
+        manifest = cls(directory, 0).read_manifest()
+        if manifest is None:
+            msg = f"{directory} is no session directory: it has no {MANIFEST}"
+            raise ConfigurationError(msg)
+        return cls(directory, manifest.shard_depth), manifest
 
     def path(self, handle: str) -> str:
         """Where the session of that handle lies."""
@@ -187,7 +228,7 @@ class Layout:
             ConfigurationError: it is of another format, or not a manifest.
         """
         content = read_document(self._manifest)
-        return None if content is None else _manifest_of(content, self._manifest)
+        return None if content is None else manifest_of(content, self._manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest; it survives a power cut from here on."""
@@ -206,7 +247,7 @@ class Layout:
             self.check_present()
         temporary = f"{path}.{secrets.token_hex(6)}.tmp"
         try:
-            _write_new(temporary, secrets.token_hex(SECRET_BYTES).encode("ascii"), durable=True)
+            write_new(temporary, secrets.token_hex(SECRET_BYTES).encode("ascii"), durable=True)
             os.link(temporary, path)  # fails when another worker was first, where rename would win
             sync_directory(self.directory)
         except FileExistsError:
@@ -214,158 +255,19 @@ class Layout:
         except OSError as error:
             raise store_error(error, f"making {path}") from error
         finally:
-            _unlink_if_there(temporary)
+            unlink_if_there(temporary)
         return _read_key(path)
 
 
-def prepare(directory: str) -> None:
-    """Make the directory ours alone, or refuse it.
-
-    A missing one, or an empty one of ours that others can only read, is made 0700.
-
-    Raises:
-        ConfigurationError: it is a symlink, no directory, another user's, or open to others in a
-            way that may already have been used; the message has the command that mends it.
-    """
-    try:
-        os.makedirs(os.path.dirname(directory), exist_ok=True)
-        os.mkdir(directory, 0o700)  # not open to others for a moment: another worker may be looking
-        os.chmod(directory, 0o700)
-    except FileExistsError:
-        check_ours(directory, mend=True)
-    except OSError as error:
-        msg = f"cannot make the session directory {directory}: {error.strerror}"
-        raise ConfigurationError(msg) from error
-
-
-def check_ours(directory: str, *, mend: bool = False) -> None:
-    """Raises ``ConfigurationError`` unless the directory is one, ours, and closed to others.
-
-    With ``mend``, an empty one that others could only read is closed to them.
-    """
-    status = os.lstat(directory)
-    if stat.S_ISLNK(status.st_mode):
-        target = os.path.realpath(directory)
-        msg = f"{directory} is a symlink; name the directory it points to: {target}"
-        raise ConfigurationError(msg)
-    if not stat.S_ISDIR(status.st_mode):
-        msg = f"{directory} is not a directory; name one, or a path where one can be made"
-        raise ConfigurationError(msg)
-    if status.st_uid != os.geteuid():
-        msg = (
-            f"{directory} belongs to user {status.st_uid} and this process runs as {os.geteuid()};"
-            f" run it as that user, or: chown -R {os.geteuid()} {directory}"
-        )
-        raise ConfigurationError(msg)
-    if status.st_mode & 0o077:
-        if not mend or status.st_mode & 0o022 or os.listdir(directory):
-            msg = (
-                f"{directory} is open to other users (mode {stat.S_IMODE(status.st_mode):04o});"
-                f" look at what is in it, then: chmod 700 {directory}"
-            )
-            raise ConfigurationError(msg)
-        os.chmod(directory, 0o700)
-
-
-def read_document(path: str) -> bytes | None:
-    """The content of a small file of ours; None when it is not there.
-
-    Raises:
-        StoreUnavailable: it cannot be read.
-    """
-    try:
-        descriptor = os.open(path, _READ)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise store_error(error, f"reading {path}") from error
-    with open(descriptor, "rb") as file:
-        return file.read(_LARGEST_DOCUMENT)
-
-
-def write_document(path: str, members: dict[str, Any], *, durable: bool = False) -> None:
-    """Replace a small file of ours in one step, 0600.
-
-    Raises:
-        StoreError: it could not be written; the old one is intact.
-    """
-    temporary = f"{path}.{secrets.token_hex(6)}.tmp"
-    try:
-        _write_new(temporary, dump_document(members), durable=durable)
-        os.rename(temporary, path)
-        if durable:
-            sync_directory(os.path.dirname(path))
-    except OSError as error:
-        raise store_error(error, f"writing {path}") from error
-    finally:
-        _unlink_if_there(temporary)
-
-
-def sync_directory(directory: str) -> None:
-    """Have the names in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_all(descriptor: int, content: bytes) -> None:
-    """Write every byte: a write may be cut short by a full disk or a limit without an error."""
-    written = os.write(descriptor, content)
-    while written < len(content):
-        written += os.write(descriptor, content[written:])
-
-
-def _write_new(path: str, content: bytes, *, durable: bool) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-        write_all(descriptor, content)
-        if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unlink_if_there(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-
-
 def _read_key(path: str) -> bytes:
-    descriptor = os.open(path, _READ)
+    descriptor = os.open(path, OPEN_TO_READ)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
             msg = f"{path} can be read by other users; make a new one: rm {path} (all log in again)"
             raise ConfigurationError(msg)
-        key = file.read(_LARGEST_DOCUMENT).strip()
+        key = file.read(LARGEST_DOCUMENT).strip()
     if len(key) < SECRET_BYTES:
         msg = f"{path} holds no key; remove it to have one made (all log in again): rm {path}"
         raise ConfigurationError(msg)
     return key
-
-
-def _manifest_of(content: bytes, path: str) -> Manifest:
-    try:
-        members = load_object(content)
-        manifest = Manifest(**members) if members.get("format") == FORMAT else None
-        well_formed = manifest is None or (
-            manifest.shard_depth in range(DEEPEST + 1)
-            and type(manifest.shard_depth) is int
-            and type(manifest.durable) is bool
-            and Lifetime.of(
-                manifest.idle_timeout, manifest.absolute_timeout, manifest.touch_interval
-            )
-            == manifest.lifetime
-        )
-    except (ValueError, TypeError):
-        manifest, well_formed = None, False
-    if not well_formed:
-        msg = f"{path} is no manifest of filesession; restore it, or move the directory away"
-        raise ConfigurationError(msg)
-    if manifest is None:
-        msg = f"{path} was written by another version of filesession (not format {FORMAT}); update"
-        raise ConfigurationError(msg)
-    return manifest

@@ -21,8 +21,9 @@ from typing import Final
 
 from filesession import locks
 from filesession.stores.entry import Entry
+from filesession.stores.file.documents import sync_directory, write_all
 from filesession.stores.file.journal import last_entry, seed_of
-from filesession.stores.file.layout import Layout, sync_directory, write_all
+from filesession.stores.file.layout import Layout
 
 LARGEST: Final = 1 << 26
 """Bytes, 64 MiB: what is larger was not written by us and is not read."""

@@ -16,21 +16,19 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from filesession import locks
 from filesession.clock import Clock, system_clock
 from filesession.codec import Codec, JSONCodec
 from filesession.errors import (
-    ConfigurationError,
     EncodeError,
     FilesessionError,
-    WouldSync,
     store_error,
 )
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
-from filesession.record import SessionInfo, SessionRecord, SweepReport
+from filesession.record import SessionRecord
 from filesession.stores.entry import (
     Conflict,
     Entry,
@@ -42,10 +40,11 @@ from filesession.stores.entry import (
 )
 from filesession.stores.file import sessionfile
 from filesession.stores.file.access import Access, SessionLock, translated
-from filesession.stores.file.journal import FORMAT, line_of, seed_of
-from filesession.stores.file.layout import DEEPEST, Layout, Manifest, check_ours, prepare
+from filesession.stores.file.journal import line_of, seed_of
+from filesession.stores.file.layout import Layout
 from filesession.stores.file.sessionfile import NotASessionError, SessionFile
-from filesession.stores.file.sweep import Sweep, info, look, scan
+from filesession.stores.file.sweep import look
+from filesession.stores.file.whole import WholeDirectory
 
 LONGEST_JOURNAL: Final = 16 * 1024
 """Bytes. A longer file is replaced at the next save: 40 saves of a usual session, one read."""
@@ -57,7 +56,7 @@ LARGEST_DATA: Final = sessionfile.LARGEST // (2 * LINES_KEPT)
 """Bytes, 8 MiB: the largest session, so that no file of ours is too large to be read."""
 
 
-class FileStore:
+class FileStore(WholeDirectory):
     """Keeps each session in a file of its own, below one directory.
 
     Safe across threads, forks and processes, on one machine or over a file system whose locks reach
@@ -97,31 +96,8 @@ class FileStore:
         clock: Clock | None = None,
     ) -> None:
         lifetime = Lifetime.of(idle_timeout, absolute_timeout, touch_interval)
-        if shard_depth is not None and shard_depth not in range(DEEPEST + 1):
-            msg = f"shard_depth must be a whole number from 0 to {DEEPEST}, not {shard_depth!r}"
-            raise ConfigurationError(msg)
         path = os.path.abspath(os.fspath(directory))
-        prepare(path)
-        layout = Layout(path, 1 if shard_depth is None else shard_depth)
-        found = layout.read_manifest()
-        if found is not None:
-            if shard_depth is not None and found.shard_depth != shard_depth:
-                msg = (
-                    f"{path} was made with shard_depth={found.shard_depth}, not {shard_depth};"
-                    " leave shard_depth out, or use another directory"
-                )
-                raise ConfigurationError(msg)
-            layout = Layout(path, found.shard_depth)
-        wanted = Manifest(
-            FORMAT,
-            layout.shard_depth,
-            lifetime.idle_timeout,
-            lifetime.absolute_timeout,
-            lifetime.touch_interval,
-            bool(durable),
-        )
-        if wanted != found:
-            layout.write_manifest(wanted)
+        layout = Layout.agreed(path, shard_depth, lifetime, durable=bool(durable))
         self._set_up(layout, lifetime, bool(durable), codec, clock)
 
     @classmethod
@@ -131,17 +107,8 @@ class FileStore:
         Raises:
             ConfigurationError: there is none, or it is not ours to use.
         """
-        path = os.path.abspath(os.fspath(directory))
-        if not os.path.lexists(path):
-            msg = f"there is no directory {path}; an application makes it when it opens its store"
-            raise ConfigurationError(msg)
-        check_ours(path)
-        manifest = Layout(path, 0).read_manifest()
-        if manifest is None:
-            msg = f"{path} is no session directory: it has no filesession.json"
-            raise ConfigurationError(msg)
+        layout, manifest = Layout.found(os.path.abspath(os.fspath(directory)))
         store = cls.__new__(cls)
-        layout = Layout(path, manifest.shard_depth)
         store._set_up(layout, manifest.lifetime, manifest.durable, None, clock)  # noqa: SLF001
         return store
 
@@ -395,18 +362,6 @@ class FileStore:
         handle = handle_of(sid)
         return handle is not None and self.evict(handle)
 
-    def evict(self, handle: str) -> bool:
-        """``delete`` by the stored name, for those who do not know the id."""
-        self._check_may_sync(needed=self._durable)
-        with translated("deleting", handle), self._access.exclusive(handle) as file:
-            found = None if file is None else self._access.readable(file)
-            if file is None or found is None:
-                self._layout.check_present()
-                return False
-            live = self._access.live(found) is not None
-            file.unlink(durable=self._durable)
-            return live
-
     def regenerate(
         self,
         sid: str,
@@ -478,67 +433,6 @@ class FileStore:
         """
         return SessionLock(self._access, sid, timeout)
 
-    def scan(self) -> Iterator[SessionInfo]:
-        """All that is stored, also what has expired but was not swept; one at a time, in no order.
-
-        Raises:
-            StoreUnavailable: the directory has vanished, or cannot be read.
-        """
-        return scan(self._layout, self._lifetime, self._clock)
-
-    def sweep(
-        self,
-        *,
-        limit: int | None = None,
-        dry_run: bool = False,
-        progress: Callable[[int], None] | None = None,
-    ) -> SweepReport:
-        """Delete what is due, ``limit`` sessions at most; ``dry_run`` only counts it.
-
-        Looks at every session. ``progress`` is called with the number examined so far. The timeouts
-        are those the directory's store was last opened with.
-
-        Raises:
-            StoreUnavailable: the directory has vanished, or cannot be read.
-        """
-        manifest = self._layout.read_manifest()
-        lifetime = self._lifetime if manifest is None else manifest.lifetime
-        return Sweep(self._layout, lifetime, self._clock, dry_run).run(limit, progress)
-
-    def inspect(self, handle: str) -> tuple[SessionInfo, dict[str, Any]] | None:
-        """A stored session by its stored name, expired or not: what is known of it, and its data.
-
-        None when there is none, or it cannot be read.
-
-        Raises:
-            StoreUnavailable: the file cannot be read.
-        """
-        found = look(self._layout.path(handle), handle)
-        if found is None or found.entry is None:
-            self._layout.check_present()
-            return None
-        try:
-            data = self.codec.decode(found.entry.data)
-        except ValueError:
-            return None
-        return info(handle, found, self._lifetime, self._clock()), data
-
-    def clear(self) -> int:
-        """Remove every session; the number that were live.
-
-        Raises:
-            LockTimeout, StoreUnavailable: some are left.
-        """
-        return sum(self.evict(handle) for handle, _ in self._layout.sessions())
-
-    def __len__(self) -> int:
-        """How many sessions are stored, also expired ones not yet swept; lists them all."""
-        return sum(1 for _ in self._layout.sessions())
-
-    def __bool__(self) -> bool:
-        """True: a store is one also when it is empty."""
-        return True
-
     def close(self) -> None:
         """Release what the store holds: nothing, as no file stays open between calls."""
 
@@ -548,8 +442,3 @@ class FileStore:
             path = max(data, key=lambda key: len(self.codec.encode({key: data[key]})))
             raise EncodeError(path, f"the session is larger than {LARGEST_DATA >> 20} MiB")
         return encoded
-
-    def _check_may_sync(self, *, needed: bool) -> None:
-        if needed and not self._may_wait:
-            msg = "this call waits for the disk; make it off the event loop"
-            raise WouldSync(msg)

@@ -1,0 +1,89 @@
+"""Small files of ours: read whole, replaced in one step, written to the last byte."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from typing import Any, Final
+
+from filesession.codec import dump_document
+from filesession.errors import store_error
+
+OPEN_TO_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""Never through a symlink, and never waiting, as opening a FIFO would."""
+
+LARGEST_DOCUMENT: Final = 1 << 20
+"""Bytes; what is longer is not ours and is not read further."""
+
+
+def read_document(path: str) -> bytes | None:
+    """The content of a small file of ours; None when it is not there.
+
+    Raises:
+        StoreUnavailable: it cannot be read.
+    """
+    try:
+        descriptor = os.open(path, OPEN_TO_READ)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise store_error(error, f"reading {path}") from error
+    with open(descriptor, "rb") as file:
+        return file.read(LARGEST_DOCUMENT)
+
+
+def write_document(path: str, members: dict[str, Any], *, durable: bool = False) -> None:
+    """Replace a small file of ours in one step, 0600.
+
+    Raises:
+        StoreError: it could not be written; the old one is intact.
+    """
+    temporary = f"{path}.{secrets.token_hex(6)}.tmp"
+    try:
+        write_new(temporary, dump_document(members), durable=durable)
+        os.rename(temporary, path)
+        if durable:
+            sync_directory(os.path.dirname(path))
+    except OSError as error:
+        raise store_error(error, f"writing {path}") from error
+    finally:
+        unlink_if_there(temporary)
+
+
+def sync_directory(directory: str) -> None:
+    """Have the names in a directory survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write every byte: a write may be cut short by a full disk or a limit without an error."""
+    written = os.write(descriptor, content)
+    while written < len(content):
+        written += os.write(descriptor, content[written:])
+
+
+def write_new(path: str, content: bytes, *, durable: bool) -> None:
+    """Make a file that is not there yet, 0600 whatever the umask.
+
+    Raises:
+        OSError: it is there, or could not be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        write_all(descriptor, content)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unlink_if_there(path: str) -> None:
+    """Remove a file; it may be gone already."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)

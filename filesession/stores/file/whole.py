@@ -1,0 +1,101 @@
+"""What is done to a whole session directory, or to a session known by its handle alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from filesession.codec import Codec
+from filesession.errors import WouldSync
+from filesession.record import SessionInfo, SweepReport
+from filesession.stores.file.access import Access, translated
+from filesession.stores.file.sweep import Sweep, info, look, scan
+
+
+class WholeDirectory:
+    """The verbs of a file store that need no session id."""
+
+    codec: Codec
+    _access: Access
+    _durable: bool
+    _may_wait: bool
+
+    def evict(self, handle: str) -> bool:
+        """``delete`` by the stored name, for those who do not know the id."""
+        self._check_may_sync(needed=self._durable)
+        with translated("deleting", handle), self._access.exclusive(handle) as file:
+            found = None if file is None else self._access.readable(file)
+            if file is None or found is None:
+                self._access.layout.check_present()
+                return False
+            live = self._access.live(found) is not None
+            file.unlink(durable=self._durable)
+            return live
+
+    def scan(self) -> Iterator[SessionInfo]:
+        """All that is stored, also what has expired but was not swept; one at a time, in no order.
+
+        Raises:
+            StoreUnavailable: the directory has vanished, or cannot be read.
+        """
+        return scan(self._access.layout, self._access.lifetime, self._access.clock)
+
+    def sweep(
+        self,
+        *,
+        limit: int | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> SweepReport:
+        """Delete what is due, ``limit`` sessions at most; ``dry_run`` only counts it.
+
+        Looks at every session. ``progress`` is called with the number examined so far. The timeouts
+        are those the directory's store was last opened with.
+
+        Raises:
+            StoreUnavailable: the directory has vanished, or cannot be read.
+        """
+        manifest = self._access.layout.read_manifest()
+        lifetime = self._access.lifetime if manifest is None else manifest.lifetime
+        return Sweep(self._access.layout, lifetime, self._access.clock, dry_run).run(
+            limit, progress
+        )
+
+    def inspect(self, handle: str) -> tuple[SessionInfo, dict[str, Any]] | None:
+        """A stored session by its stored name, expired or not: what is known of it, and its data.
+
+        None when there is none, or it cannot be read.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        found = look(self._access.layout.path(handle), handle)
+        if found is None or found.entry is None:
+            self._access.layout.check_present()
+            return None
+        try:
+            data = self.codec.decode(found.entry.data)
+        except ValueError:
+            return None
+        return info(handle, found, self._access.lifetime, self._access.clock()), data
+
+    def clear(self) -> int:
+        """Remove every session; the number that were live.
+
+        Raises:
+            LockTimeout, StoreUnavailable: some are left.
+        """
+        return sum(self.evict(handle) for handle, _ in self._access.layout.sessions())
+
+    def __len__(self) -> int:
+        """How many sessions are stored, also expired ones not yet swept; lists them all."""
+        return sum(1 for _ in self._access.layout.sessions())
+
+    def __bool__(self) -> bool:
+        """True: a store is one also when it is empty."""
+        return True
+
+    def _check_may_sync(self, *, needed: bool) -> None:
+        if needed and not self._may_wait:
+            msg = "this call waits for the disk; make it off the event loop"
+            raise WouldSync(msg)

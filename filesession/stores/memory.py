@@ -1,0 +1,501 @@
+"""Sessions in this process's memory: for tests, development, and as the model of the file store.
+
+Rules, as for files:
+
+1. A slot is what a file is there. Who changes one holds its lock, and looks under the lock whether
+   it still has its name: another may have deleted or moved it meanwhile.
+2. A reader takes no lock, and a touch none either.
+3. What is kept is encoded, so that no caller shares a list with the store.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from filesession import locks
+from filesession.clock import Clock, system_clock
+from filesession.codec import Codec, JSONCodec
+from filesession.errors import LockTimeout, SessionExists
+from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
+from filesession.record import SessionInfo, SessionRecord, SweepReport
+from filesession.stores.entry import (
+    Conflict,
+    Entry,
+    check_conflict,
+    gone,
+    handle_of,
+    new_handle,
+    new_id,
+)
+from filesession.stores.held import HeldLock, HeldLocks
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One session: what a file is to the file store.
+
+    Attributes:
+        entry: what is stored.
+        accessed: the touch mark, POSIX seconds.
+        lock: the session's lock.
+        changing: held for each single change, as several threads may share one held lock.
+    """
+
+    entry: Entry
+    accessed: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    changing: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Slots:
+    """The sessions of one store by handle, and their locks: what a directory is for files."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, _Slot] = {}
+        self.held: HeldLocks[MemoryLock] = HeldLocks()
+
+    def mine(self, handle: str) -> _Slot | None:
+        """The session, when this thread or task holds its lock."""
+        lock = self.held.get(handle)
+        slot = None if lock is None else lock.slot
+        return slot if slot is not None and self.named.get(handle) is slot else None
+
+    def locked(self, handle: str, timeout: float) -> _Slot | None:
+        """The session with its lock, for the caller to release; None when there is none.
+
+        Raises:
+            LockTimeout: another kept it for ``timeout`` seconds.
+        """
+        while (slot := self.named.get(handle)) is not None:
+            if not slot.lock.acquire(timeout=max(0, min(timeout, threading.TIMEOUT_MAX))):
+                raise locks.lock_timeout(timeout, f"session {handle}")
+            if self.named.get(handle) is slot:
+                return slot
+            slot.lock.release()
+        return None
+
+    @contextmanager
+    def exclusive(self, handle: str, timeout: float) -> Iterator[_Slot | None]:
+        """The session with its lock, held already or taken for this; None when there is none."""
+        slot = self.mine(handle)
+        if slot is not None:
+            with slot.changing:
+                yield slot if self.named.get(handle) is slot else None
+            return
+        slot = self.locked(handle, timeout)
+        if slot is None:
+            yield None
+            return
+        try:
+            with slot.changing:
+                yield slot
+        finally:
+            slot.lock.release()
+
+
+class MemoryStore:
+    """Keeps sessions in the memory of this process: gone when it ends, unknown to any other.
+
+    Safe across threads. It does what ``FileStore`` does and raises what it raises, but for errors
+    of a disk, and has no key of its own to sign cookies with.
+
+    Args:
+        idle_timeout: seconds or ``timedelta`` without activity after which a session ends; None: no
+            such limit.
+        absolute_timeout: likewise, counted from the session's creation.
+        durable: of no effect: taken so that it can stand in for a ``FileStore``.
+        touch_interval: seconds; a twentieth of the idle timeout, 60 at most, when None.
+        codec: turns data into JSON text and back; plain JSON when None.
+        shard_depth: of no effect, as ``durable``.
+        clock: gives POSIX seconds.
+
+    Raises:
+        ConfigurationError: a timeout is not a positive time.
+    """
+
+    def __init__(
+        self,
+        *,
+        idle_timeout: Timeout | None = 1800,
+        absolute_timeout: Timeout | None = None,
+        durable: bool = False,  # noqa: ARG002 - of no effect, see above
+        touch_interval: Timeout | None = None,
+        codec: Codec | None = None,
+        shard_depth: int | None = None,  # noqa: ARG002 - of no effect, see above
+        clock: Clock | None = None,
+    ) -> None:
+        self.codec: Codec = JSONCodec() if codec is None else codec
+        self._lifetime = Lifetime.of(idle_timeout, absolute_timeout, touch_interval)
+        self._clock = system_clock if clock is None else clock
+        self._slots = _Slots()
+        self._patience = locks.DEFAULT_TIMEOUT
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """The timeouts of sessions that have none of their own."""
+        return self._lifetime
+
+    @property
+    def clock(self) -> Clock:
+        """What gives the store the time, in POSIX seconds."""
+        return self._clock
+
+    def without_waiting(self) -> MemoryStore:
+        """The same sessions, but ``LockTimeout`` at once where a lock is held by another."""
+        store = copy.copy(self)
+        store._patience = 0  # noqa: SLF001 - one of ours
+        return store
+
+    def load(self, sid: str) -> SessionRecord | None:
+        """The live session of that id; None when absent, expired or malformed. Never waits."""
+        slot = self._slots.named.get(handle_of(sid) or "")
+        if slot is None or not self._is_live(slot):
+            return None
+        return self._record(sid, slot)
+
+    def create(
+        self,
+        data: Mapping[str, Any] | None = None,
+        *,
+        sid: str | None = None,
+        idle_timeout: Timeout | None = None,
+        absolute_timeout: Timeout | None = None,
+        cookie: Mapping[str, Any] | None = None,
+    ) -> SessionRecord:
+        """Store a new session, under a fresh random id unless one is given; as ``Store.create``.
+
+        Raises:
+            SessionExists: ``sid`` is the id of a live session.
+            EncodeError: the data cannot be stored exactly.
+        """
+        encoded = self.codec.encode({} if data is None else data)
+        chosen = new_id() if sid is None else sid
+        handle = new_handle(chosen)
+        now = self._clock()
+        entry = Entry.created_now(
+            encoded,
+            now,
+            idle_timeout=idle_timeout,
+            absolute_timeout=absolute_timeout,
+            cookie=cookie,
+        )
+        slot = _Slot(entry, now)
+        while self._slots.named.setdefault(handle, slot) is not slot:
+            self._make_way(handle)
+        return entry.record(chosen, now, self._lifetime, self.codec)
+
+    def save(
+        self,
+        sid: str,
+        data: Mapping[str, Any],
+        *,
+        base: SessionRecord | None = None,
+        conflict: Conflict = "merge",
+        idle_timeout: Timeout | Unsettable | None = UNSET,
+        cookie: Mapping[str, Any] | Unsettable = UNSET,
+    ) -> SessionRecord:
+        """Store the data of a session that exists; as ``Store.save``.
+
+        Raises:
+            SessionGone: it was deleted or has expired; nothing was written.
+            ConflictError: with ``conflict="error"``; nothing was written.
+            EncodeError: the data cannot be stored exactly.
+            LockTimeout: another kept its lock for 10 seconds.
+        """
+        check_conflict(conflict)
+        encoded = self.codec.encode(data)
+        with self._changing(handle_of(sid) or "") as slot:
+            slot.entry = slot.entry.saved_as(
+                data,
+                encoded,
+                self._clock(),
+                codec=self.codec,
+                base=base,
+                conflict=conflict,
+                idle_timeout=idle_timeout,
+                cookie=cookie,
+            )
+            slot.accessed = slot.entry.saved
+            return self._record(sid, slot)
+
+    def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:  # noqa: ARG002
+        """Note that the session was used now; False when it is gone.
+
+        One that follows the last activity by less than the touch interval is skipped. ``base`` is
+        not needed here: what is stored is at hand.
+        """
+        slot = self._slots.named.get(handle_of(sid) or "")
+        if slot is None or not self._is_live(slot):
+            return False
+        now = self._clock()
+        accessed = slot.entry.accessed(slot.accessed, now)
+        if slot.entry.lifetime(self._lifetime).wants_touch(now, accessed):
+            slot.accessed = now
+        return True
+
+    def delete(self, sid: str) -> bool:
+        """Remove a session for good; False when there was no live one.
+
+        Raises:
+            LockTimeout: another kept its lock for 10 seconds.
+        """
+        return self.evict(handle_of(sid) or "")
+
+    def evict(self, handle: str) -> bool:
+        """``delete`` by the stored name, for those who do not know the id."""
+        with self._slots.exclusive(handle, self._patience) as slot:
+            if slot is None:
+                return False
+            del self._slots.named[handle]
+            return self._is_live(slot)
+
+    def regenerate(
+        self,
+        sid: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        base: SessionRecord | None = None,
+        new_sid: str | None = None,
+        conflict: Conflict = "merge",
+        idle_timeout: Timeout | Unsettable | None = UNSET,
+        cookie: Mapping[str, Any] | Unsettable = UNSET,
+    ) -> SessionRecord:
+        """Give the session a new id; as ``Regenerates.regenerate``.
+
+        Raises:
+            SessionGone: it was deleted or has expired; nothing was written.
+            SessionExists: ``new_sid`` is taken.
+            ConflictError, EncodeError, LockTimeout: as in ``save``.
+        """
+        check_conflict(conflict)
+        handle = handle_of(sid)
+        encoded = None if data is None else self.codec.encode(data)
+        chosen = new_id() if new_sid is None else new_sid
+        target = new_handle(chosen)
+        if handle is None:
+            raise gone()
+        self._make_way(target)
+        with self._changing(handle) as slot:
+            following = slot.entry.saved_as(
+                data,
+                encoded,
+                self._clock(),
+                codec=self.codec,
+                base=base,
+                conflict=conflict,
+                idle_timeout=idle_timeout,
+                cookie=cookie,
+            )
+            if self._slots.named.setdefault(target, slot) is not slot:
+                raise _taken(target)
+            del self._slots.named[handle]
+            slot.entry, slot.accessed = following, following.saved
+            held = self._slots.held.get(handle)
+            if held is not None:
+                self._slots.held.add(target, held)
+            return self._record(chosen, slot)
+
+    def lock(self, sid: str, *, timeout: float = locks.DEFAULT_TIMEOUT) -> MemoryLock:
+        """A context manager: the session, fresh, and for nobody else to change; as ``Locks.lock``.
+
+        Raises on entering:
+            LockTimeout: another kept it for ``timeout`` seconds.
+            SessionGone: there is no such session.
+        """
+        return MemoryLock(self._slots, self._opened, sid, timeout if self._patience else 0)
+
+    def scan(self) -> Iterator[SessionInfo]:
+        """All that is stored, also what has expired but was not swept; in no order."""
+        for handle, slot in list(self._slots.named.items()):
+            yield self._info(handle, slot)
+
+    def sweep(
+        self,
+        *,
+        limit: int | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> SweepReport:
+        """Delete what is due, ``limit`` sessions at most; ``dry_run`` only counts it.
+
+        Looks at every session, and leaves those whose lock is held. ``progress`` is called with the
+        number examined so far.
+        """
+        started, tick = self._clock(), time.monotonic()
+        examined = expired = freed = busy = 0
+        oldest, complete = 0.0, True
+        for handle, slot in list(self._slots.named.items()):
+            if limit is not None and expired >= limit:
+                complete = False
+                break
+            overdue = self._overdue(slot)
+            if overdue is not None and not dry_run:
+                try:
+                    overdue = self._delete_due(handle)
+                except LockTimeout:
+                    overdue, busy = None, busy + 1
+            if overdue is not None:
+                expired += 1
+                freed += len(slot.entry.data)
+                oldest = max(oldest, overdue)
+            examined += 1
+            if progress is not None:
+                progress(examined)
+        return SweepReport(
+            started_at=started,
+            seconds=time.monotonic() - tick,
+            examined=examined,
+            expired=expired,
+            freed=freed,
+            oldest_overdue=oldest,
+            busy=busy,
+            complete=complete,
+            dry_run=dry_run,
+        )
+
+    def inspect(self, handle: str) -> tuple[SessionInfo, dict[str, Any]] | None:
+        """What is known of a stored session, by its stored name, and its data; expired or not."""
+        slot = self._slots.named.get(handle)
+        if slot is None:
+            return None
+        return self._info(handle, slot), self.codec.decode(slot.entry.data)
+
+    def clear(self) -> int:
+        """Remove every session; the number that were live.
+
+        Raises:
+            LockTimeout: some are left.
+        """
+        return sum(self.evict(handle) for handle in list(self._slots.named))
+
+    def __len__(self) -> int:
+        """How many sessions are stored, also those that expired and were not swept."""
+        return len(self._slots.named)
+
+    def __bool__(self) -> bool:
+        """True: a store is one also when it is empty."""
+        return True
+
+    def close(self) -> None:
+        """Release what the store holds: nothing but its sessions, which stay."""
+
+    @contextmanager
+    def _changing(self, handle: str) -> Iterator[_Slot]:
+        """A live session with its lock. Raises ``SessionGone`` when it is none."""
+        with self._slots.exclusive(handle, self._patience) as slot:
+            if slot is None or not self._is_live(slot):
+                raise gone()
+            yield slot
+
+    def _opened(self, sid: str, slot: _Slot) -> SessionRecord:
+        """What a holder of its lock gets to see. Raises ``SessionGone`` when it has expired."""
+        if not self._is_live(slot):
+            raise gone()
+        return self._record(sid, slot)
+
+    def _make_way(self, handle: str) -> None:
+        """Remove an expired session; raises ``SessionExists`` for a live one."""
+        with self._slots.exclusive(handle, self._patience) as slot:
+            if slot is not None and self._is_live(slot):
+                raise _taken(handle)
+            if slot is not None:
+                del self._slots.named[handle]
+
+    def _is_live(self, slot: _Slot) -> bool:
+        now = self._clock()
+        accessed = slot.entry.accessed(slot.accessed, now)
+        return not slot.entry.is_over(self._lifetime, now, accessed)
+
+    def _overdue(self, slot: _Slot) -> float | None:
+        """Seconds by which the session is past the moment it may be deleted; None: it is not."""
+        now = self._clock()
+        accessed = slot.entry.accessed(slot.accessed, now)
+        due = slot.entry.lifetime(self._lifetime).due_at(slot.entry.created, accessed)
+        return now - due if due is not None and now > due else None
+
+    def _delete_due(self, handle: str) -> float | None:
+        """Delete the session if, under its lock, it still is due; never waits for the lock."""
+        slot = self._slots.locked(handle, timeout=0)
+        if slot is None:
+            return None
+        try:
+            overdue = self._overdue(slot)
+            if overdue is not None:
+                del self._slots.named[handle]
+            return overdue
+        finally:
+            slot.lock.release()
+
+    def _record(self, sid: str, slot: _Slot) -> SessionRecord:
+        accessed = slot.entry.accessed(slot.accessed, self._clock())
+        return slot.entry.record(sid, accessed, self._lifetime, self.codec)
+
+    def _info(self, handle: str, slot: _Slot) -> SessionInfo:
+        entry, accessed = slot.entry, slot.entry.accessed(slot.accessed, self._clock())
+        expires = entry.lifetime(self._lifetime).expires_at(entry.created, accessed)
+        return SessionInfo(handle, len(entry.data), entry.created, accessed, expires)
+
+
+class MemoryLock(HeldLock):
+    """The lock of one session in memory."""
+
+    def __init__(
+        self,
+        slots: _Slots,
+        opened: Callable[[str, _Slot], SessionRecord],
+        sid: str,
+        timeout: float,
+    ) -> None:
+        super().__init__(slots.held)
+        self._slots = slots
+        self._opened = opened
+        self._sid = sid
+        self._timeout = timeout
+        self._nested = False
+        self.handle = handle_of(sid) or ""
+        self.slot: _Slot | None = None
+
+    def acquire(self) -> SessionRecord:
+        """Take the lock, waiting up to the timeout, and read the session.
+
+        Raises:
+            LockTimeout: another kept it.
+            SessionGone: there is no such session.
+        """
+        slot = self._slots.mine(self.handle)
+        self._nested = slot is not None
+        if slot is None:
+            slot = self.slot = self._slots.locked(self.handle, self._timeout)
+            if slot is None:
+                raise gone()
+        try:
+            return self._opened(self._sid, slot)
+        except BaseException:
+            self.release()
+            raise
+
+    def bind(self) -> None:
+        """From here on, in this thread or task, calls for the session go through this lock."""
+        if not self._nested:
+            super().bind()
+
+    def release(self) -> None:
+        """Give the lock back; of a lock inside a lock, the outer one does."""
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            slot.lock.release()
+        if not self._nested:
+            self._held.remove(self)
+
+
+def _taken(handle: str) -> SessionExists:
+    return SessionExists(f"the id of session {handle} is taken by a live one; choose another")
