@@ -24,8 +24,9 @@ from filesession.cookies.header import cookie_values
 from filesession.cookies.policy import CookiePolicy
 from filesession.cookies.signing import Signer
 from filesession.errors import ConfigurationError, ConflictError, SessionGone, StoreError
-from filesession.session import Runner, Session, Visit
+from filesession.session import Session
 from filesession.stores.entry import Conflict, check_conflict
+from filesession.visit import Runner, Visit
 
 Headers: TypeAlias = list[tuple[str, str]]
 TrustProxy: TypeAlias = bool | Iterable[str]

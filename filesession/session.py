@@ -13,75 +13,28 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    contextmanager,
-)
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from functools import wraps
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 from filesession.calls import Steps, StoreCall
-from filesession.codec import Codec
 from filesession.cookies.overrides import SessionCookie
 from filesession.cookies.policy import CookiePolicy
 from filesession.errors import EncodeError, SessionExists, SessionGone, StoreError
 from filesession.lifetime import UNSET, Timeout, Unsettable, seconds
 from filesession.locks import DEFAULT_TIMEOUT
 from filesession.record import SessionRecord
-from filesession.stores.entry import Conflict, gone, merged, new_id
-
-T = TypeVar("T")
+from filesession.stores.entry import gone, merged, new_id
+from filesession.tracked import TrackedDict
+from filesession.visit import Visit
 
 _log = logging.getLogger("filesession.session")
 
 _EMPTY: Final = b"{}"
 
 
-class Runner(Protocol):
-    """Makes the store calls a session asks for."""
-
-    def run(self, steps: Steps[T]) -> T:
-        """Make them all; blocks."""
-
-    async def arun(self, steps: Steps[T]) -> T:
-        """Make them all without blocking the event loop."""
-
-    def lock(self, sid: str, timeout: float) -> AbstractContextManager[SessionRecord]:
-        """The store's lock of a session; entering blocks."""
-
-    def alock(self, sid: str, timeout: float) -> AbstractAsyncContextManager[SessionRecord]:
-        """The same, without blocking the event loop."""
-
-
-@dataclass(slots=True)
-class Visit:
-    """What a session must know of the request it serves.
-
-    Attributes:
-        runner: makes its store calls.
-        policy: the cookie's attributes.
-        codec: tells whether data changed; the store's.
-        conflict: what a save does when another saved meanwhile.
-        https: the request came over TLS.
-        genid: makes the ids of new sessions; None: the store does.
-        headers_sent: the response has begun, so no cookie can be sent any more.
-    """
-
-    runner: Runner
-    policy: CookiePolicy
-    codec: Codec
-    conflict: Conflict = "merge"
-    https: bool = False
-    genid: Callable[[], str] | None = None
-    headers_sent: bool = False
-
-
-class Session(dict[str, Any]):
+class Session(TrackedDict):
     """One visitor's session: a dict of JSON values, saved when the request is answered.
 
     Changes of nested values are noticed without being told. Two requests that change different keys
@@ -91,7 +44,6 @@ class Session(dict[str, Any]):
     """
 
     __slots__ = (
-        "_accessed",
         "_cookie",
         "_doomed",
         "_emptied",
@@ -149,8 +101,6 @@ class Session(dict[str, Any]):
         """A copy, deep or pickled, is a plain dict: there is one session a request."""
         return dict, (self.copy(),)
 
-    __hash__ = None  # as every dict
-
     # -- what it tells ---------------------------------------------------------------------------
 
     @property
@@ -167,15 +117,6 @@ class Session(dict[str, Any]):
     def is_new(self) -> bool:
         """Nothing is stored of it yet."""
         return self._record is None
-
-    @property
-    def accessed(self) -> bool:
-        """Its data was read or written in this request, so the response depends on the visitor."""
-        return self._accessed
-
-    def mark_accessed(self) -> None:
-        """Count the session as read; Starlette's ``request.session`` does."""
-        self._accessed = True
 
     @property
     def modified(self) -> bool:
@@ -498,23 +439,3 @@ class Session(dict[str, Any]):
             _log.warning("over plain HTTP a session with secure=True can get no %s", what)
             return False
         return True
-
-
-def _marking(name: str) -> Callable[..., Any]:
-    """The dict's own method, which counts the session as accessed."""
-    method = getattr(dict, name)
-
-    @wraps(method)
-    def marked(self: Session, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - as dict's
-        self.mark_accessed()
-        return method(self, *arguments, **keywords)
-
-    return marked
-
-
-for _name in (
-    *("__getitem__", "__setitem__", "__delitem__", "__contains__", "__iter__", "__len__", "__eq__"),
-    *("__ne__", "__or__", "__ror__", "__ior__", "__reversed__", "get", "keys", "values", "items"),
-    *("copy", "pop", "popitem", "setdefault", "update", "clear"),
-):
-    setattr(Session, _name, _marking(_name))

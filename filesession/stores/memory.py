@@ -1,21 +1,14 @@
 """Sessions in this process's memory: for tests, development, and as the model of the file store.
 
-Rules, as for files:
-
-1. A slot is what a file is there. Who changes one holds its lock, and looks under the lock whether
-   it still has its name: another may have deleted or moved it meanwhile.
-2. A reader takes no lock, and a touch none either.
-3. What is kept is encoded, so that no caller shares a list with the store.
+What is kept is encoded, so that no caller shares a list with the store.
 """
 
 from __future__ import annotations
 
 import copy
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from filesession import locks
@@ -33,70 +26,7 @@ from filesession.stores.entry import (
     new_handle,
     new_id,
 )
-from filesession.stores.held import HeldLock, HeldLocks
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """One session: what a file is to the file store.
-
-    Attributes:
-        entry: what is stored.
-        accessed: the touch mark, POSIX seconds.
-        lock: the session's lock.
-        changing: held for each single change, as several threads may share one held lock.
-    """
-
-    entry: Entry
-    accessed: float
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    changing: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _Slots:
-    """The sessions of one store by handle, and their locks: what a directory is for files."""
-
-    def __init__(self) -> None:
-        self.named: dict[str, _Slot] = {}
-        self.held: HeldLocks[MemoryLock] = HeldLocks()
-
-    def mine(self, handle: str) -> _Slot | None:
-        """The session, when this thread or task holds its lock."""
-        lock = self.held.get(handle)
-        slot = None if lock is None else lock.slot
-        return slot if slot is not None and self.named.get(handle) is slot else None
-
-    def locked(self, handle: str, timeout: float) -> _Slot | None:
-        """The session with its lock, for the caller to release; None when there is none.
-
-        Raises:
-            LockTimeout: another kept it for ``timeout`` seconds.
-        """
-        while (slot := self.named.get(handle)) is not None:
-            if not slot.lock.acquire(timeout=max(0, min(timeout, threading.TIMEOUT_MAX))):
-                raise locks.lock_timeout(timeout, f"session {handle}")
-            if self.named.get(handle) is slot:
-                return slot
-            slot.lock.release()
-        return None
-
-    @contextmanager
-    def exclusive(self, handle: str, timeout: float) -> Iterator[_Slot | None]:
-        """The session with its lock, held already or taken for this; None when there is none."""
-        slot = self.mine(handle)
-        if slot is not None:
-            with slot.changing:
-                yield slot if self.named.get(handle) is slot else None
-            return
-        slot = self.locked(handle, timeout)
-        if slot is None:
-            yield None
-            return
-        try:
-            with slot.changing:
-                yield slot
-        finally:
-            slot.lock.release()
+from filesession.stores.slots import Slot, SlotLock, Slots
 
 
 class MemoryStore:
@@ -121,8 +51,8 @@ class MemoryStore:
 
     def __init__(
         self,
-        *,
         idle_timeout: Timeout | None = 1800,
+        *,
         absolute_timeout: Timeout | None = None,
         durable: bool = False,  # noqa: ARG002 - of no effect, see above
         touch_interval: Timeout | None = None,
@@ -133,7 +63,7 @@ class MemoryStore:
         self.codec: Codec = JSONCodec() if codec is None else codec
         self._lifetime = Lifetime.of(idle_timeout, absolute_timeout, touch_interval)
         self._clock = system_clock if clock is None else clock
-        self._slots = _Slots()
+        self._slots = Slots()
         self._patience = locks.DEFAULT_TIMEOUT
 
     def __repr__(self) -> str:
@@ -158,7 +88,7 @@ class MemoryStore:
     def load(self, sid: str) -> SessionRecord | None:
         """The live session of that id; None when absent, expired or malformed. Never waits."""
         slot = self._slots.named.get(handle_of(sid) or "")
-        if slot is None or not self._is_live(slot):
+        if slot is None or not slot.is_live(self._lifetime, self._clock()):
             return None
         return self._record(sid, slot)
 
@@ -188,7 +118,7 @@ class MemoryStore:
             absolute_timeout=absolute_timeout,
             cookie=cookie,
         )
-        slot = _Slot(entry, now)
+        slot = Slot(entry, now)
         while self._slots.named.setdefault(handle, slot) is not slot:
             self._make_way(handle)
         return entry.record(chosen, now, self._lifetime, self.codec)
@@ -224,7 +154,7 @@ class MemoryStore:
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            slot.accessed = slot.entry.saved
+            slot.mark = slot.entry.saved
             return self._record(sid, slot)
 
     def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:  # noqa: ARG002
@@ -233,13 +163,11 @@ class MemoryStore:
         One that follows the last activity by less than the touch interval is skipped. ``base`` is
         not needed here: what is stored is at hand.
         """
-        slot = self._slots.named.get(handle_of(sid) or "")
-        if slot is None or not self._is_live(slot):
+        slot, now = self._slots.named.get(handle_of(sid) or ""), self._clock()
+        if slot is None or not slot.is_live(self._lifetime, now):
             return False
-        now = self._clock()
-        accessed = slot.entry.accessed(slot.accessed, now)
-        if slot.entry.lifetime(self._lifetime).wants_touch(now, accessed):
-            slot.accessed = now
+        if slot.entry.lifetime(self._lifetime).wants_touch(now, slot.accessed(now)):
+            slot.mark = now
         return True
 
     def delete(self, sid: str) -> bool:
@@ -256,7 +184,7 @@ class MemoryStore:
             if slot is None:
                 return False
             del self._slots.named[handle]
-            return self._is_live(slot)
+            return slot.is_live(self._lifetime, self._clock())
 
     def regenerate(
         self,
@@ -295,23 +223,19 @@ class MemoryStore:
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            if self._slots.named.setdefault(target, slot) is not slot:
+            if not self._slots.move(handle, target):
                 raise _taken(target)
-            del self._slots.named[handle]
-            slot.entry, slot.accessed = following, following.saved
-            held = self._slots.held.get(handle)
-            if held is not None:
-                self._slots.held.add(target, held)
+            slot.entry, slot.mark = following, following.saved
             return self._record(chosen, slot)
 
-    def lock(self, sid: str, *, timeout: float = locks.DEFAULT_TIMEOUT) -> MemoryLock:
+    def lock(self, sid: str, *, timeout: float = locks.DEFAULT_TIMEOUT) -> SlotLock:
         """A context manager: the session, fresh, and for nobody else to change; as ``Locks.lock``.
 
         Raises on entering:
             LockTimeout: another kept it for ``timeout`` seconds.
             SessionGone: there is no such session.
         """
-        return MemoryLock(self._slots, self._opened, sid, timeout if self._patience else 0)
+        return SlotLock(self._slots, self._opened, sid, timeout if self._patience else 0)
 
     def scan(self) -> Iterator[SessionInfo]:
         """All that is stored, also what has expired but was not swept; in no order."""
@@ -337,7 +261,7 @@ class MemoryStore:
             if limit is not None and expired >= limit:
                 complete = False
                 break
-            overdue = self._overdue(slot)
+            overdue = slot.overdue(self._lifetime, self._clock())
             if overdue is not None and not dry_run:
                 try:
                     overdue = self._delete_due(handle)
@@ -389,38 +313,26 @@ class MemoryStore:
         """Release what the store holds: nothing but its sessions, which stay."""
 
     @contextmanager
-    def _changing(self, handle: str) -> Iterator[_Slot]:
+    def _changing(self, handle: str) -> Iterator[Slot]:
         """A live session with its lock. Raises ``SessionGone`` when it is none."""
         with self._slots.exclusive(handle, self._patience) as slot:
-            if slot is None or not self._is_live(slot):
+            if slot is None or not slot.is_live(self._lifetime, self._clock()):
                 raise gone()
             yield slot
 
-    def _opened(self, sid: str, slot: _Slot) -> SessionRecord:
+    def _opened(self, sid: str, slot: Slot) -> SessionRecord:
         """What a holder of its lock gets to see. Raises ``SessionGone`` when it has expired."""
-        if not self._is_live(slot):
+        if not slot.is_live(self._lifetime, self._clock()):
             raise gone()
         return self._record(sid, slot)
 
     def _make_way(self, handle: str) -> None:
         """Remove an expired session; raises ``SessionExists`` for a live one."""
         with self._slots.exclusive(handle, self._patience) as slot:
-            if slot is not None and self._is_live(slot):
+            if slot is not None and slot.is_live(self._lifetime, self._clock()):
                 raise _taken(handle)
             if slot is not None:
                 del self._slots.named[handle]
-
-    def _is_live(self, slot: _Slot) -> bool:
-        now = self._clock()
-        accessed = slot.entry.accessed(slot.accessed, now)
-        return not slot.entry.is_over(self._lifetime, now, accessed)
-
-    def _overdue(self, slot: _Slot) -> float | None:
-        """Seconds by which the session is past the moment it may be deleted; None: it is not."""
-        now = self._clock()
-        accessed = slot.entry.accessed(slot.accessed, now)
-        due = slot.entry.lifetime(self._lifetime).due_at(slot.entry.created, accessed)
-        return now - due if due is not None and now > due else None
 
     def _delete_due(self, handle: str) -> float | None:
         """Delete the session if, under its lock, it still is due; never waits for the lock."""
@@ -428,73 +340,21 @@ class MemoryStore:
         if slot is None:
             return None
         try:
-            overdue = self._overdue(slot)
+            overdue = slot.overdue(self._lifetime, self._clock())
             if overdue is not None:
                 del self._slots.named[handle]
             return overdue
         finally:
             slot.lock.release()
 
-    def _record(self, sid: str, slot: _Slot) -> SessionRecord:
-        accessed = slot.entry.accessed(slot.accessed, self._clock())
+    def _record(self, sid: str, slot: Slot) -> SessionRecord:
+        accessed = slot.accessed(self._clock())
         return slot.entry.record(sid, accessed, self._lifetime, self.codec)
 
-    def _info(self, handle: str, slot: _Slot) -> SessionInfo:
-        entry, accessed = slot.entry, slot.entry.accessed(slot.accessed, self._clock())
+    def _info(self, handle: str, slot: Slot) -> SessionInfo:
+        entry, accessed = slot.entry, slot.accessed(self._clock())
         expires = entry.lifetime(self._lifetime).expires_at(entry.created, accessed)
         return SessionInfo(handle, len(entry.data), entry.created, accessed, expires)
-
-
-class MemoryLock(HeldLock):
-    """The lock of one session in memory."""
-
-    def __init__(
-        self,
-        slots: _Slots,
-        opened: Callable[[str, _Slot], SessionRecord],
-        sid: str,
-        timeout: float,
-    ) -> None:
-        super().__init__(slots.held)
-        self._slots = slots
-        self._opened = opened
-        self._sid = sid
-        self._timeout = timeout
-        self._nested = False
-        self.handle = handle_of(sid) or ""
-        self.slot: _Slot | None = None
-
-    def acquire(self) -> SessionRecord:
-        """Take the lock, waiting up to the timeout, and read the session.
-
-        Raises:
-            LockTimeout: another kept it.
-            SessionGone: there is no such session.
-        """
-        slot = self._slots.mine(self.handle)
-        self._nested = slot is not None
-        if slot is None:
-            slot = self.slot = self._slots.locked(self.handle, self._timeout)
-            if slot is None:
-                raise gone()
-        try:
-            return self._opened(self._sid, slot)
-        except BaseException:
-            self.release()
-            raise
-
-    def bind(self) -> None:
-        """From here on, in this thread or task, calls for the session go through this lock."""
-        if not self._nested:
-            super().bind()
-
-    def release(self) -> None:
-        """Give the lock back; of a lock inside a lock, the outer one does."""
-        slot, self.slot = self.slot, None
-        if slot is not None:
-            slot.lock.release()
-        if not self._nested:
-            self._held.remove(self)
 
 
 def _taken(handle: str) -> SessionExists:

@@ -1,0 +1,167 @@
+"""What the memory store keeps: a slot is there what a file is on a disk, and ``Slots`` the directory.
+
+Rules, as for files:
+
+1. Who changes a slot holds its lock, and looks under the lock whether it still has its name: another
+   may have deleted or moved it meanwhile.
+2. A reader takes no lock, and a touch none either.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from filesession import locks
+from filesession.lifetime import Lifetime
+from filesession.record import SessionRecord
+from filesession.stores.entry import Entry, gone, handle_of
+from filesession.stores.held import HeldLock, HeldLocks
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One session.
+
+    Attributes:
+        entry: what is stored.
+        mark: the touch mark, POSIX seconds.
+        lock: the session's lock.
+        changing: held for each single change, as several threads may share one held lock.
+    """
+
+    entry: Entry
+    mark: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    changing: threading.Lock = field(default_factory=threading.Lock)
+
+    def accessed(self, now: float) -> float:
+        """The last activity, POSIX seconds."""
+        return self.entry.accessed(self.mark, now)
+
+    def is_live(self, store: Lifetime, now: float) -> bool:
+        """Whether a reader gets to see it."""
+        return not self.entry.is_over(store, now, self.accessed(now))
+
+    def overdue(self, store: Lifetime, now: float) -> float | None:
+        """Seconds by which it is past the moment it may be deleted; None: it is not."""
+        due = self.entry.lifetime(store).due_at(self.entry.created, self.accessed(now))
+        return now - due if due is not None and now > due else None
+
+
+class Slots:
+    """The sessions of one store by handle, and the locks held on them."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, Slot] = {}
+        self.held: HeldLocks[SlotLock] = HeldLocks()
+
+    def mine(self, handle: str) -> Slot | None:
+        """The session, when this thread or task holds its lock."""
+        lock = self.held.get(handle)
+        slot = None if lock is None else lock.slot
+        return slot if slot is not None and self.named.get(handle) is slot else None
+
+    def locked(self, handle: str, timeout: float) -> Slot | None:
+        """The session with its lock, for the caller to release; None when there is none.
+
+        Raises:
+            LockTimeout: another kept it for ``timeout`` seconds.
+        """
+        while (slot := self.named.get(handle)) is not None:
+            if not slot.lock.acquire(timeout=max(0, min(timeout, threading.TIMEOUT_MAX))):
+                raise locks.lock_timeout(timeout, f"session {handle}")
+            if self.named.get(handle) is slot:
+                return slot
+            slot.lock.release()
+        return None
+
+    @contextmanager
+    def exclusive(self, handle: str, timeout: float) -> Iterator[Slot | None]:
+        """The session with its lock, held already or taken for this; None when there is none."""
+        slot = self.mine(handle)
+        if slot is not None:
+            with slot.changing:
+                yield slot if self.named.get(handle) is slot else None
+            return
+        slot = self.locked(handle, timeout)
+        if slot is None:
+            yield None
+            return
+        try:
+            with slot.changing:
+                yield slot
+        finally:
+            slot.lock.release()
+
+    def move(self, handle: str, target: str) -> bool:
+        """Give a session whose lock is held another handle; False when that one is taken."""
+        slot = self.named[handle]
+        if self.named.setdefault(target, slot) is not slot:
+            return False
+        del self.named[handle]
+        held = self.held.get(handle)
+        if held is not None:
+            self.held.add(target, held)
+        return True
+
+
+class SlotLock(HeldLock):
+    """The lock of one session in memory.
+
+    Args:
+        slots: where the session is.
+        opened: gives the record of a live session, and raises for one that has expired.
+        sid: the session's id.
+        timeout: seconds to wait for it.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        opened: Callable[[str, Slot], SessionRecord],
+        sid: str,
+        timeout: float,
+    ) -> None:
+        super().__init__(slots.held)
+        self._slots = slots
+        self._opened = opened
+        self._sid = sid
+        self._timeout = timeout
+        self._nested = False
+        self.handle = handle_of(sid) or ""
+        self.slot: Slot | None = None
+
+    def acquire(self) -> SessionRecord:
+        """Take the lock, waiting up to the timeout, and read the session.
+
+        Raises:
+            LockTimeout: another kept it.
+            SessionGone: there is no such session.
+        """
+        slot = self._slots.mine(self.handle)
+        self._nested = slot is not None
+        if slot is None:
+            slot = self.slot = self._slots.locked(self.handle, self._timeout)
+            if slot is None:
+                raise gone()
+        try:
+            return self._opened(self._sid, slot)
+        except BaseException:
+            self.release()
+            raise
+
+    def bind(self) -> None:
+        """From here on, in this thread or task, calls for the session go through this lock."""
+        if not self._nested:
+            super().bind()
+
+    def release(self) -> None:
+        """Give the lock back; of a lock inside a lock, the outer one does."""
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            slot.lock.release()
+        if not self._nested:
+            self._held.remove(self)
