@@ -6,8 +6,9 @@ import os
 import shlex
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from filesession.cli.findings import Finding, some
 from filesession.errors import FilesessionError
@@ -18,9 +19,6 @@ from filesession.stores.file.layout import CORRUPT, MANIFEST, SECRET, SECRET_BYT
 from filesession.stores.file.manifest import Manifest
 from filesession.stores.file.ownership import check_ours
 from filesession.stores.file.sweep import YOUNG, look
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 AHEAD: Final = 2.0
 """Seconds a file may lie in the future: clocks of a kernel tick, and of a file server, differ."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import rich_click as click
 
 from filesession.errors import FilesessionError
 from filesession.stores.entry import HANDLE_LENGTH
 from filesession.stores.file.layout import Layout
-
-if TYPE_CHECKING:
-    from filesession.stores.file.store import FileStore
+from filesession.stores.file.store import FileStore
 
 SHORTEST_PREFIX: Final = 4
 """Hex digits of a handle that a person must give."""
@@ -38,8 +36,8 @@ def directory_argument(function: F) -> F:
 
 def layout_of(store: FileStore) -> Layout:
     """The paths of a store's directory."""
-    manifest = Layout(store.directory, 0).read_manifest()
-    return Layout(store.directory, 1 if manifest is None else manifest.shard_depth)
+    layout, _ = Layout.found(store.directory)
+    return layout
 
 
 def is_stored(store: FileStore, handle: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import rich_click as click
 
@@ -18,9 +19,6 @@ from filesession.clock import system_clock
 from filesession.codec import dump_document
 from filesession.errors import ConfigurationError, FilesessionError
 from filesession.stores.file.layout import Layout
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SOMETHING_WRONG: Final = 1
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from rich.console import Console
 from rich.text import Text
 
 from filesession.cli.terminal import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Level: TypeAlias = Literal["ok", "note", "wrong"]
 """ok: looked at and well; note: good to know, nothing to mend; wrong: mend it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -12,9 +12,6 @@ from filesession.cli.directory import directory_argument
 from filesession.cli.teaching import command
 from filesession.janitor.wording import sweep_text
 from filesession.lifetime import UNSET
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @command(

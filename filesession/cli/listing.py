@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import rich_click as click
 from rich.table import Table
@@ -16,13 +17,9 @@ from filesession.cli.terminal import notices, output
 from filesession.cli.times import NEVER, distance_text, moment_text
 from filesession.codec import dump_object
 from filesession.janitor.wording import size_text
+from filesession.record import SessionInfo
 from filesession.stores.entry import HANDLE_LENGTH
 from filesession.stores.file.store import FileStore
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from filesession.record import SessionInfo
 
 PAGE: Final = 500
 """Sessions held in memory at once. The columns' widths are fixed, so the pages make one table."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from filesession import locks
 from filesession.cli.findings import Finding
 from filesession.janitor.wording import size_text
 from filesession.stores.file.layout import MANIFEST
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LOW: Final = 0.05
 """Of the disk's space or inodes: with less than that free it is time to act."""

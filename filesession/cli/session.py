@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rich_click as click
 from rich.highlighter import JSONHighlighter
@@ -24,10 +24,8 @@ from filesession.cli.times import moment_text
 from filesession.codec import dump_object
 from filesession.errors import ConfigurationError, StoreUnavailable
 from filesession.janitor.wording import size_text
+from filesession.record import SessionInfo
 from filesession.stores.file.store import FileStore
-
-if TYPE_CHECKING:
-    from filesession.record import SessionInfo
 
 
 @command(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import rich_click as click
 from rich.text import Text
@@ -16,12 +17,8 @@ from filesession.cli.times import distance_text, moment_text
 from filesession.codec import dump_document
 from filesession.janitor.heartbeat import Heartbeat, State, janitor_state
 from filesession.janitor.wording import size_text, span_text, sweep_text
+from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from filesession.record import SweepReport
 
 NO_JANITOR: Final = 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,10 +11,8 @@ from filesession.cli.directory import directory_argument
 from filesession.cli.teaching import command
 from filesession.cli.terminal import notices
 from filesession.janitor.wording import sweep_text
+from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
-
-if TYPE_CHECKING:
-    from filesession.record import SweepReport
 
 STRIDE: Final = 100
 """Sessions between two moves of the bar: moving it takes as long as looking at a session."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 import rich_click as click
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 STYLE: Final = {
     "text_paragraph_linebreaks": "\n\n",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import logging
+import logging
+from typing import Final
 
 MOST: Final = 1000
 """Reasons remembered. A failing disk gives a new one for every session; memory must not follow."""

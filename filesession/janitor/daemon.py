@@ -19,7 +19,8 @@ import socket
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from types import FrameType
+from typing import Final
 
 from filesession.clock import system_clock
 from filesession.errors import ConfigurationError, FilesessionError
@@ -28,13 +29,9 @@ from filesession.janitor.heartbeat import BEAT, Heartbeat, write_heartbeat
 from filesession.janitor.leader import Leadership
 from filesession.janitor.sweeper import Sweeper
 from filesession.lifetime import UNSET, Timeout, Unsettable
+from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
 from filesession.stores.protocol import Sweeps
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-    from filesession.record import SweepReport
 
 LOOK: Final = 0.5
 """Seconds between two looks of the watch: a standby takes over within a second."""

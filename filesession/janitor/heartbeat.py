@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from filesession.codec import load_object
 from filesession.janitor.leader import is_led
 from filesession.record import SweepReport
 from filesession.stores.file.documents import read_document, write_document
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 HEARTBEAT: Final = "janitor.json"
 

@@ -12,16 +12,16 @@ Rules:
    with 0, and it wants both the day of the month and the day of the week to match).
 """
 
-# mypy: disable-error-code="import-untyped", allow-subclassing-any
-
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from apscheduler.executors.debug import DebugExecutor
+from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.combining import OrTrigger
@@ -29,13 +29,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from filesession.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from apscheduler.job import Job
-
-    from filesession.lifetime import Timeout
+from filesession.lifetime import Timeout
 
 DEFAULT_INTERVAL: Final = 60.0
 """Seconds between sweeps."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
+from filesession.clock import Clock
 from filesession.errors import FilesessionError
+from filesession.janitor.complaints import Complaints
 from filesession.janitor.wording import is_uneventful, sweep_text
-
-if TYPE_CHECKING:
-    from filesession.clock import Clock
-    from filesession.janitor.complaints import Complaints
-    from filesession.record import SweepReport
-    from filesession.stores.protocol import Sweeps
+from filesession.record import SweepReport
+from filesession.stores.protocol import Sweeps
 
 
 class Sweeper:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from filesession.record import SweepReport
+from filesession.record import SweepReport
 
 _SIZES: Final = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 

@@ -1,9 +1,9 @@
-"""What the memory store keeps: a slot is there what a file is on a disk, and ``Slots`` the directory.
+"""What the memory store keeps: a slot is what a file is on a disk, and ``Slots`` the directory.
 
 Rules, as for files:
 
-1. Who changes a slot holds its lock, and looks under the lock whether it still has its name: another
-   may have deleted or moved it meanwhile.
+1. Who changes a slot holds its lock, and looks under the lock whether it still has its name:
+   another may have deleted or moved it meanwhile.
 2. A reader takes no lock, and a touch none either.
 """
 

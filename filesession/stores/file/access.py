@@ -71,8 +71,8 @@ class Access:
         held = self.held.get(handle)
         if held is not None:
             with held.mutex:
-                if held.file is not None:
-                    yield held.file if held.file.handle == handle else None
+                if held.file is not None and held.file.handle == handle:
+                    yield held.file
                     return
         try:
             file = SessionFile.locked(self.layout, handle, self.timeout)
@@ -196,18 +196,25 @@ class SessionLock(HeldLock):
         if not self.handle:
             raise gone()
         outer = access.held.get(self.handle)
-        self._nested = outer is not None and outer.file is not None
-        if not self._nested:
+        if outer is not None and not outer.has(self.handle):
+            outer = None  # released, or its session was deleted or moved under it
+        self._nested = outer is not None
+        if outer is None:
             with translated("locking", self.handle):
                 try:
                     self.file = SessionFile.locked(access.layout, self.handle, self._timeout)
                 except NotASessionError:
                     raise gone() from None
         try:
-            return self._record(outer if self._nested and outer is not None else self)
+            return self._record(self if outer is None else outer)
         except BaseException:
             self.release()
             raise
+
+    def has(self, handle: str) -> bool:
+        """Whether it is held, and on the session that is stored under that name."""
+        file = self.file
+        return file is not None and file.handle == handle
 
     def _record(self, lock: SessionLock) -> SessionRecord:
         access = self._access

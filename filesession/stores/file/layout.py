@@ -30,8 +30,7 @@ from filesession.stores.file.documents import (
     write_document,
     write_new,
 )
-from filesession.stores.file.journal import FORMAT
-from filesession.stores.file.manifest import DEEPEST, Manifest, manifest_of
+from filesession.stores.file.manifest import DEEPEST, FORMAT, Manifest, manifest_of
 from filesession.stores.file.ownership import check_ours, prepare
 
 MANIFEST: Final = "filesession.json"
@@ -45,6 +44,11 @@ _SHARD: Final = re.compile(r"[0-9a-f]{2}\Z")
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]+\.[0-9a-f]+\.tmp\Z")
 
 _TEMPORARY_DOCUMENT: Final = re.compile(r"(filesession|janitor|secret)[a-z.]*\.[0-9a-f]+\.tmp\Z")
+
+
+def is_handle(name: str) -> bool:
+    """Whether it is a stored name as ours are, and so nothing that leads elsewhere in a path."""
+    return _HANDLE.match(name) is not None
 
 
 class Layout:
@@ -69,7 +73,9 @@ class Layout:
             ConfigurationError: it cannot be used, or has another shard depth.
             StoreError: it cannot be read or written.
         """
-        if shard_depth is not None and shard_depth not in range(DEEPEST + 1):
+        if shard_depth is not None and not (
+            type(shard_depth) is int and shard_depth in range(DEEPEST + 1)
+        ):
             msg = f"shard_depth must be a whole number from 0 to {DEEPEST}, not {shard_depth!r}"
             raise ConfigurationError(msg)
         prepare(directory)

@@ -8,7 +8,9 @@ from typing import Final
 from filesession.codec import load_object
 from filesession.errors import ConfigurationError
 from filesession.lifetime import Lifetime
-from filesession.stores.file.journal import FORMAT
+
+FORMAT: Final = 1
+"""The directory's; a session file's lines have their own."""
 
 DEEPEST: Final = 3
 """Shard levels: 16 million directories; more would be empty ones."""

@@ -46,7 +46,8 @@ class Snapshot:
 
     Attributes:
         entry: the session; None when the file holds no whole line.
-        mtime: the touch mark, POSIX seconds.
+        mtime: the touch mark, POSIX seconds; exactly the time it was set to, where by way of
+            nanoseconds it would now and then be a moment later, and so in the future.
         size: bytes.
         clean: it ends where a line ends.
         changed: POSIX seconds of the last change of any kind, by the kernel's clock.
@@ -92,7 +93,7 @@ def _snapshot(descriptor: int, handle: str) -> Snapshot:
         content += more
     entry = last_entry(content, seed_of(handle))
     clean = not content or content.endswith(b"\n")
-    return Snapshot(entry, status.st_mtime_ns / 1e9, len(content), clean, status.st_ctime)
+    return Snapshot(entry, status.st_mtime, len(content), clean, status.st_ctime)
 
 
 class SessionFile:
@@ -199,8 +200,7 @@ class SessionFile:
 
     def touch(self, now: float) -> None:
         """Set the touch mark: ``now`` as the modification time."""
-        mark = int(now * 1e9)
-        os.utime(self._descriptor, ns=(mark, mark))
+        os.utime(self._descriptor, (now, now))
 
     def replace(self, layout: Layout, line: bytes, now: float, *, durable: bool) -> None:
         """Replace the whole file by one of that line; waits for the disk.

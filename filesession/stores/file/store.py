@@ -42,7 +42,7 @@ from filesession.stores.file import sessionfile
 from filesession.stores.file.access import Access, SessionLock, translated
 from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
-from filesession.stores.file.sessionfile import NotASessionError, SessionFile
+from filesession.stores.file.sessionfile import NotASessionError, SessionFile, Snapshot
 from filesession.stores.file.sweep import look
 from filesession.stores.file.whole import WholeDirectory
 
@@ -302,8 +302,9 @@ class FileStore(WholeDirectory):
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
+            self._check_fits(following.data)
             line = line_of(following, seed_of(handle))
-            if found.size + len(line) > max(LONGEST_JOURNAL, LINES_KEPT * len(line)):
+            if _is_long(found, line):
                 self._check_may_sync(needed=True)
                 file.replace(self._layout, line, now, durable=self._durable)
             else:
@@ -333,15 +334,17 @@ class FileStore(WholeDirectory):
         try:
             if base is None or lifetime.is_over(now, created, accessed):
                 found = look(path, handle)
-                entry = None if found is None else self._access.live(found)
-                if found is None or entry is None:
+                if found is None:
+                    self._layout.check_present()
+                    return False
+                entry = self._access.live(found)
+                if entry is None:
                     return False
                 created, accessed = entry.created, entry.accessed(found.mtime, now)
                 lifetime = entry.lifetime(self._lifetime)
             if not lifetime.wants_touch(now, accessed):
                 return True
-            mark = int(now * 1e9)
-            os.utime(path, ns=(mark, mark), follow_symlinks=False)
+            os.utime(path, (now, now), follow_symlinks=False)
         except FileNotFoundError:
             self._layout.check_present()
             return False
@@ -376,8 +379,7 @@ class FileStore(WholeDirectory):
         """Give the session a new id; the old one is dead when this returns. Waits for the disk.
 
         A line that is whole only under the new name is appended, brought to the disk, and the file
-        is
-        renamed: at every moment exactly one of the two ids opens the session.
+        is renamed: at every moment exactly one of the two ids opens the session.
 
         Args:
             sid: the id it has.
@@ -415,7 +417,14 @@ class FileStore(WholeDirectory):
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            file.append(line_of(following, seed_of(target)), now, sync=True, after=found)
+            self._check_fits(following.data)
+            line = line_of(following, seed_of(target))
+            if _is_long(found, line):
+                # The session as it is goes with it: the file has its old name until it is moved.
+                kept = line_of(entry, seed_of(handle))
+                file.replace(self._layout, kept + line, now, durable=self._durable)
+            else:
+                file.append(line, now, sync=True, after=found)
             file.move_to(self._layout, target, durable=self._durable)
             self._access.follow(handle, target)
         return following.record(chosen, now, self._lifetime, self.codec)
@@ -431,14 +440,23 @@ class FileStore(WholeDirectory):
             SessionGone: there is no such session.
             StoreUnavailable: it cannot be read.
         """
-        return SessionLock(self._access, sid, timeout)
+        return SessionLock(self._access, sid, timeout if self._may_wait else 0)
 
     def close(self) -> None:
         """Release what the store holds: nothing, as no file stays open between calls."""
 
     def _encoded(self, data: Mapping[str, Any]) -> bytes:
         encoded = self.codec.encode(data)
+        self._check_fits(encoded)
+        return encoded
+
+    def _check_fits(self, encoded: bytes) -> None:
         if len(encoded) > LARGEST_DATA:
+            data = self.codec.decode(encoded)
             path = max(data, key=lambda key: len(self.codec.encode({key: data[key]})))
             raise EncodeError(path, f"the session is larger than {LARGEST_DATA >> 20} MiB")
-        return encoded
+
+
+def _is_long(found: Snapshot, line: bytes) -> bool:
+    """Whether the file would be too long with that line, and is to be replaced."""
+    return found.size + len(line) > max(LONGEST_JOURNAL, LINES_KEPT * len(line))

@@ -9,6 +9,7 @@ from filesession.codec import Codec
 from filesession.errors import WouldSync
 from filesession.record import SessionInfo, SweepReport
 from filesession.stores.file.access import Access, translated
+from filesession.stores.file.layout import is_handle
 from filesession.stores.file.sweep import Sweep, info, look, scan
 
 
@@ -22,6 +23,8 @@ class WholeDirectory:
 
     def evict(self, handle: str) -> bool:
         """``delete`` by the stored name, for those who do not know the id."""
+        if not is_handle(handle):
+            return False
         self._check_may_sync(needed=self._durable)
         with translated("deleting", handle), self._access.exclusive(handle) as file:
             found = None if file is None else self._access.readable(file)
@@ -69,6 +72,8 @@ class WholeDirectory:
         Raises:
             StoreUnavailable: the file cannot be read.
         """
+        if not is_handle(handle):
+            return None
         found = look(self._access.layout.path(handle), handle)
         if found is None or found.entry is None:
             self._access.layout.check_present()
