@@ -142,7 +142,7 @@ def _problems(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:  
     """Every place in ``value`` that JSON cannot hold, with the reason."""
     kind = type(value)
     if kind is dict or kind is list or kind is tuple:
-        if depth > _DEEPEST:
+        if depth >= _DEEPEST:
             yield _shortened(path), f"nested deeper than {_DEEPEST} levels, or contains itself"
             return
         for key, child in value.items() if kind is dict else enumerate(value):

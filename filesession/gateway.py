@@ -83,22 +83,18 @@ class Gateway:
         if not isinstance(key, str) or not key:
             msg = f"key must be non-empty text, not {key!r}"
             raise ConfigurationError(msg)
+        # fmt: off
+        policy = CookiePolicy(
+            name=name, path=path, domain=domain, secure=secure, http_only=http_only,
+            same_site=same_site, partitioned=partitioned, priority=priority, max_age=max_age,
+        )
+        # fmt: on
         self.app = app
         self.key = key
         self.offload = offload
         self.store = _opened(store)
         self.rules = Rules(
-            policy=CookiePolicy(
-                name=name,
-                path=path,
-                domain=domain,
-                secure=secure,
-                http_only=http_only,
-                same_site=same_site,
-                partitioned=partitioned,
-                priority=priority,
-                max_age=max_age,
-            ),
+            policy=policy,
             signer=_signer(secret, self.store),
             codec=getattr(self.store, "codec", None) or JSONCodec(),
             proxies=ProxyTrust(trust_proxy),

@@ -12,9 +12,10 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
-from filesession.codec import Codec
+from filesession.codec import Codec, JSONCodec
 from filesession.errors import ConfigurationError, ConflictError, SessionGone
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable, seconds
 from filesession.record import NO_OVERRIDES, SessionRecord
@@ -32,6 +33,8 @@ ID_BYTES: Final = 32
 
 HANDLE_LENGTH: Final = 32
 """Hex digits of the SHA-256 that name a session in the store: 128 bits."""
+
+_PLAIN: Final = JSONCodec()
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -118,7 +121,7 @@ class Entry:
             data=data,
             idle=_own(idle_timeout, "idle_timeout"),
             absolute=_own(absolute_timeout, "absolute_timeout"),
-            cookie=dict(cookie) if cookie else NO_OVERRIDES,
+            cookie=_overrides(cookie),
         )
 
     def lifetime(self, store: Lifetime) -> Lifetime:
@@ -164,7 +167,7 @@ class Entry:
         if idle_timeout is not UNSET:
             following = replace(following, idle=_own(idle_timeout, "idle_timeout"))
         if cookie is not UNSET:
-            following = replace(following, cookie=dict(cookie) or NO_OVERRIDES)
+            following = replace(following, cookie=_overrides(cookie))
         return following
 
     def record(self, sid: str, accessed: float, store: Lifetime, codec: Codec) -> SessionRecord:
@@ -211,8 +214,22 @@ def gone() -> SessionGone:
 
 
 def _same(one: object, other: object, codec: Codec) -> bool:
-    """Whether two values are stored alike; ``==`` holds True and 1 for the same, JSON does not."""
-    return codec.encode({"": one}) == codec.encode({"": other})
+    """Whether two values come back alike.
+
+    ``==`` holds True and 1 for the same, and what two encodings of one value have in common is the
+    codec's affair: one that encrypts makes another text each time.
+    """
+    return repr(codec.decode(codec.encode({"": one}))) == repr(
+        codec.decode(codec.encode({"": other}))
+    )
+
+
+def _overrides(cookie: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Cookie attributes as they are stored, shared with no caller."""
+    if not cookie:
+        return NO_OVERRIDES
+    text = _PLAIN.encode({"cookie": dict(cookie)})
+    return MappingProxyType(_PLAIN.decode(text)["cookie"])
 
 
 def _own(timeout: Timeout | None, name: str) -> float | Unsettable | None:

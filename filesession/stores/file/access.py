@@ -219,7 +219,7 @@ class SessionLock(HeldLock):
     def _record(self, lock: SessionLock) -> SessionRecord:
         access = self._access
         with translated("locking", self.handle), lock.mutex:
-            file = lock.file
+            file = lock.file if lock.has(self.handle) else None
             found = None if file is None else access.readable(file)
             entry = None if found is None else access.live(found)
             if found is None or entry is None:

@@ -25,12 +25,24 @@ def read_document(path: str) -> bytes | None:
     """
     try:
         descriptor = os.open(path, OPEN_TO_READ)
+        try:
+            return _content(descriptor)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise store_error(error, f"reading {path}") from error
-    with open(descriptor, "rb") as file:
-        return file.read(LARGEST_DOCUMENT)
+
+
+def _content(descriptor: int) -> bytes:
+    content = b""
+    while len(content) < LARGEST_DOCUMENT:
+        more = os.read(descriptor, LARGEST_DOCUMENT - len(content))
+        if not more:
+            break
+        content += more
+    return content
 
 
 def write_document(path: str, members: dict[str, Any], *, durable: bool = False) -> None:

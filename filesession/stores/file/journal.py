@@ -71,11 +71,11 @@ def last_entry(content: bytes, seed: int) -> Entry | None:
 
 
 def _parsed(body: bytes) -> Entry | None:
-    header, found, data = body.partition(_DATA)
-    if not found:
+    parts = _parts(body)
+    if parts is None:
         return None
+    members, data = parts
     try:
-        members = load_object(header + b"}")
         if members["format"] != FORMAT:
             return None
         entry = Entry(
@@ -83,14 +83,28 @@ def _parsed(body: bytes) -> Entry | None:
             members["lineage"],
             members["created"],
             members["saved"],
-            data[:-1],
+            data,
             members.get("idle", UNSET),
             members.get("absolute", UNSET),
             members.get("cookie", NO_OVERRIDES),
         )
-    except (ValueError, KeyError):
+    except KeyError:
         return None
     return entry if _is_well_formed(entry) else None
+
+
+def _parts(body: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """The members above the data, and the data's text.
+
+    A cookie attribute may be named "data" as well, but what ends there is no whole object.
+    """
+    cut = body.find(_DATA)
+    while cut >= 0:
+        try:
+            return load_object(body[:cut] + b"}"), body[cut + len(_DATA) : -1]
+        except ValueError:
+            cut = body.find(_DATA, cut + 1)
+    return None
 
 
 def _is_well_formed(entry: Entry) -> bool:

@@ -22,8 +22,6 @@ from filesession.errors import ConfigurationError, StoreUnavailable, store_error
 from filesession.lifetime import Lifetime
 from filesession.stores.entry import HANDLE_LENGTH
 from filesession.stores.file.documents import (
-    LARGEST_DOCUMENT,
-    OPEN_TO_READ,
     read_document,
     sync_directory,
     unlink_if_there,
@@ -266,13 +264,14 @@ class Layout:
 
 
 def _read_key(path: str) -> bytes:
-    descriptor = os.open(path, OPEN_TO_READ)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
-            msg = f"{path} can be read by other users; make a new one: rm {path} (all log in again)"
-            raise ConfigurationError(msg)
-        key = file.read(LARGEST_DOCUMENT).strip()
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        msg = f"{path} is no regular file; move it away to have a key made: mv {path} {path}.old"
+        raise ConfigurationError(msg)
+    if status.st_mode & 0o077:
+        msg = f"{path} can be read by other users; make a new one: rm {path} (all log in again)"
+        raise ConfigurationError(msg)
+    key = (read_document(path) or b"").strip()
     if len(key) < SECRET_BYTES:
         msg = f"{path} holds no key; remove it to have one made (all log in again): rm {path}"
         raise ConfigurationError(msg)

@@ -22,7 +22,11 @@ def prepare(directory: str) -> None:
         os.mkdir(directory, 0o700)  # not open to others for a moment: another worker may be looking
         os.chmod(directory, 0o700)
     except FileExistsError:
-        check_ours(directory, mend=True)
+        if os.path.lexists(directory):
+            check_ours(directory, mend=True)
+            return
+        msg = f"cannot make the session directory {directory}: above it lies a file"
+        raise ConfigurationError(msg) from None
     except OSError as error:
         msg = f"cannot make the session directory {directory}: {error.strerror}"
         raise ConfigurationError(msg) from error
@@ -48,10 +52,17 @@ def check_ours(directory: str, *, mend: bool = False) -> None:
         )
         raise ConfigurationError(msg)
     if status.st_mode & 0o077:
-        if not mend or status.st_mode & 0o022 or os.listdir(directory):
+        mendable = mend and not status.st_mode & 0o022
+        if mendable and not os.listdir(directory):
+            os.chmod(directory, 0o700)
+        elif not (mendable and _is_closed(directory)):
             msg = (
                 f"{directory} is open to other users (mode {stat.S_IMODE(status.st_mode):04o});"
                 f" look at what is in it, then: chmod 700 {directory}"
             )
             raise ConfigurationError(msg)
-        os.chmod(directory, 0o700)
+
+
+def _is_closed(directory: str) -> bool:
+    """Whether another worker, starting with us, has closed it meanwhile, when it was empty."""
+    return not os.lstat(directory).st_mode & 0o077

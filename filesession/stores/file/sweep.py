@@ -111,7 +111,7 @@ class Sweep:
         try:
             found = sessionfile.read(path, handle)
         except NotASessionError:
-            self._set_aside(path)
+            self._set_aside(handle, path)
             return
         except OSError as error:
             raise store_error(error, f"reading session {handle}") from error
@@ -119,7 +119,7 @@ class Sweep:
             return
         if found.entry is None:
             if time.time() - found.changed > YOUNG:
-                self._set_aside(path)
+                self._set_aside(handle, path)
             return
         overdue = self._overdue(found)
         if overdue is None:
@@ -179,15 +179,34 @@ class Sweep:
                 busy += 1
         return busy
 
-    def _set_aside(self, path: str) -> None:
-        self.corrupt += 1
-        if not self.dry_run:
+    def _set_aside(self, handle: str, path: str) -> None:
+        try:
+            if self.dry_run or self._moved_aside(handle, path):
+                self.corrupt += 1
+        except (FileNotFoundError, LockTimeout):
+            return  # gone, or in use: the next sweep looks again
+        except OSError as error:
+            raise store_error(error, f"setting {path} aside") from error
+
+    def _moved_aside(self, handle: str, path: str) -> bool:
+        """Look again under the lock: a session may have been made there meanwhile."""
+        try:
+            file = SessionFile.locked(self.layout, handle, timeout=0)
+        except NotASessionError:
+            self.layout.set_aside(path)
+            return True
+        if file is None:
+            return False
+        try:
             try:
+                readable = file.snapshot().entry is not None
+            except NotASessionError:
+                readable = False
+            if not readable:
                 self.layout.set_aside(path)
-            except FileNotFoundError:
-                self.corrupt -= 1
-            except OSError as error:
-                raise store_error(error, f"setting {path} aside") from error
+            return not readable
+        finally:
+            file.close()
 
     def _clear_leftovers(self) -> None:
         for path in self.layout.leftovers():
