@@ -235,6 +235,8 @@ class Exchange:
         """The application raised before its response: nothing is saved but a destroy."""
         try:
             yield from self.session.abandon()
+        except SessionGone as error:
+            _log.info("%s", error)
         except StoreError as error:
             _log.error("%s", error)  # the application's own error is the one to raise
 

@@ -279,6 +279,8 @@ class Session(TrackedDict):
         """
         yield from self.bury()
         if self.gone:
+            if explicit:
+                raise gone()
             return
         try:
             if self._record is None:
@@ -369,7 +371,7 @@ class Session(TrackedDict):
             _log.warning("%s", error)  # the session lives on; the next request touches it again
             return
         if not alive:
-            self.gone = True
+            raise gone()
 
     def _reloading(self) -> Steps[None]:
         if self._record is None:
