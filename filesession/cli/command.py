@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Any, Final
 
 import rich_click as click
 
 from filesession.cli.directory import NoSuchSessionError
-from filesession.cli.doctor import doctor
-from filesession.cli.genkey import genkey
-from filesession.cli.janitor import janitor
-from filesession.cli.listing import ls
-from filesession.cli.session import destroy, show
-from filesession.cli.status import status
-from filesession.cli.sweep import sweep
 from filesession.cli.teaching import STYLE, as_it_is
 from filesession.cli.terminal import say_error
 from filesession.errors import FilesessionError
@@ -28,12 +22,34 @@ _BROKEN_PIPE: Final = 128 + 13
 """As the shell tells the death by SIGINT and SIGPIPE: ended from outside, nothing is amiss."""
 
 
+_MODULES: Final = {
+    "janitor": "janitor",
+    "status": "status",
+    "doctor": "doctor",
+    "ls": "listing",
+    "show": "session",
+    "destroy": "session",
+    "sweep": "sweep",
+    "genkey": "genkey",
+}
+"""Where each subcommand is, what is needed first coming first. Only the one asked for is loaded."""
+
+
 class Commands(click.RichGroup):
     """The subcommands, with one way to fail for all of them: a line on stderr and an exit code."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Their names, what is needed first coming first."""
-        return list(self.commands)
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names; loads them all, as a help page shows them all."""
+        for name in _MODULES:
+            self.get_command(ctx, name)
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand of that name, None when there is none."""
+        if cmd_name in _MODULES and cmd_name not in self.commands:
+            module = import_module(f"filesession.cli.{_MODULES[cmd_name]}")
+            self.add_command(getattr(module, cmd_name))
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's word
         """Run the subcommand; every error of ours becomes its exit code."""
@@ -96,10 +112,6 @@ cookie, is not on the disk and cannot be told from it.
 @click.version_option(package_name="filesession", message="filesession %(version)s")
 def commands() -> None:
     """Everything ``filesession`` does."""
-
-
-for each in (janitor, status, doctor, ls, show, destroy, sweep, genkey):
-    commands.add_command(each)
 
 
 def main() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import rich_click as click
 
 from filesession.errors import FilesessionError
 from filesession.stores.entry import HANDLE_LENGTH
 from filesession.stores.file.layout import Layout
-from filesession.stores.file.store import FileStore
+
+if TYPE_CHECKING:
+    from filesession.stores.file.store import FileStore
 
 SHORTEST_PREFIX: Final = 4
 """Hex digits of a handle that a person must give."""

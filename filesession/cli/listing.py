@@ -13,7 +13,7 @@ from rich.text import Text
 
 from filesession.cli.directory import directory_argument
 from filesession.cli.teaching import command
-from filesession.cli.terminal import notices, output
+from filesession.cli.terminal import output, printable
 from filesession.cli.times import NEVER, distance_text, moment_text
 from filesession.codec import dump_object
 from filesession.janitor.wording import size_text
@@ -25,10 +25,13 @@ PAGE: Final = 500
 """Sessions held in memory at once. The columns' widths are fixed, so the pages make one table."""
 
 _SIZE: Final = 8
-_DISTANCE: Final = 12
+_DISTANCE: Final = 11
 _MOMENT: Final = 32
-_EXPIRED: Final = len("expired ")
-_WIDE: Final = HANDLE_LENGTH + _SIZE + 3 * _MOMENT + _EXPIRED + 4
+_EXPIRED: Final = "expired "
+_OVER: Final = "! "
+"""The same on a narrow terminal, where colour may be missing too."""
+
+_WIDE: Final = HANDLE_LENGTH + _SIZE + 3 * _MOMENT + len(_EXPIRED) + 4
 """Columns from which there is room for the wall clock's time beside the time from now."""
 
 
@@ -57,7 +60,7 @@ def ls(directory: str, *, as_json: bool) -> None:
         console.print(_table(page, store.clock(), first=number == 0, wide=wide))
         number += len(page)
     if number == 0:
-        notices().print(f"no sessions in {store.directory}")
+        click.echo(printable(f"no sessions in {store.directory}"), err=True)
 
 
 def _pages(infos: Iterable[SessionInfo]) -> Iterator[list[SessionInfo]]:
@@ -68,12 +71,12 @@ def _pages(infos: Iterable[SessionInfo]) -> Iterator[list[SessionInfo]]:
 
 def _table(page: list[SessionInfo], now: float, *, first: bool, wide: bool) -> Table:
     table = Table(box=None, show_header=first, padding=(0, 1, 0, 0), pad_edge=False)
-    time = _MOMENT if wide else _DISTANCE
+    time, mark = (_MOMENT, _EXPIRED) if wide else (_DISTANCE, _OVER)
     table.add_column("handle", width=HANDLE_LENGTH, no_wrap=True)
     table.add_column("size", width=_SIZE, no_wrap=True, justify="right")
     table.add_column("created", width=time, no_wrap=True)
     table.add_column("last active", width=time, no_wrap=True)
-    table.add_column("expires", width=time + _EXPIRED if wide else time, no_wrap=True)
+    table.add_column("expires", width=time + len(mark), no_wrap=True)
     for info in page:
         table.add_row(
             info.handle,
@@ -95,5 +98,5 @@ def _expiry(at: float | None, now: float, *, wide: bool) -> Text:
     """When it expires; past tense, and coloured, when it has."""
     if at is None or at >= now:
         return Text(_when(at, now, wide=wide))
-    words = f"expired {moment_text(at, now)}" if wide else f"! {distance_text(at, now)}"
+    words = (_EXPIRED if wide else _OVER) + _when(at, now, wide=wide)
     return Text(words, style="red")

@@ -154,7 +154,11 @@ def _janitor(found: Status) -> tuple[str, str]:
     """How the janitor is, and the style to say it in."""
     heartbeat = found.heartbeat
     if found.state == "absent":
-        last = "" if heartbeat is None else f", the last one left {_since(heartbeat, found.now)}"
+        last = (
+            ""
+            if heartbeat is None
+            else f", the last one was heard of {_since(heartbeat, found.now)}"
+        )
         return f"none is running{last}; run: filesession janitor {found.directory}", "red"
     if heartbeat is None:
         return "one leads and has said nothing yet", "red"

@@ -16,10 +16,10 @@ class Complaints:
         self._log = log
         self._said: set[str] = set()
 
-    def say(self, reason: str) -> None:
-        """Log the reason unless that was done."""
+    def say(self, what: str, reason: str) -> None:
+        """Log what failed and why, unless the reason was logged before."""
         if reason not in self._said:
-            self._log.error("%s", reason)
+            self._log.error("%s: %s", what, reason)
             if len(self._said) < MOST:
                 self._said.add(reason)
 

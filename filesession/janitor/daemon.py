@@ -161,7 +161,7 @@ class Janitor:
             self._threads = []
             if self._leads:
                 self._step_down()
-            _log.info("stopped")
+            _log.info("the janitor stopped")
 
     def sweep_once(self) -> SweepReport:
         """Sweep now, leader or not; everything due at this moment is gone when it returns. Blocks.
@@ -214,7 +214,7 @@ class Janitor:
         try:
             leads = self._leadership is None or self._leadership.try_lead()
         except FilesessionError as error:
-            self._complaints.say(f"cannot lead: {error}")
+            self._complaints.say("cannot lead", str(error))
             return
         if leads:
             self._lead()
@@ -227,8 +227,12 @@ class Janitor:
         _log.info("leading %s", self._directory or "a store without a directory")
         self._leads = True
         self._offset = None
-        self._schedule.start()
-        self._beat()
+        self._beat()  # before there is anything to see of the new leader but its lock
+        try:
+            self._schedule.start()
+        except BaseException:
+            self._step_down()  # a leader without a schedule would keep others from the work
+            raise
 
     def _step_down(self) -> None:
         with self._pen:
@@ -250,13 +254,13 @@ class Janitor:
     def _beat(self) -> None:
         """Write the heartbeat, unless we lead no more; a failure is said once."""
         with self._pen:
-            if not self._leads or self._directory is None:
-                return
+            if not self._leads or self._directory is None or not self._still_leads():
+                return  # the directory may be another's by now
             self._beaten = self._monotonic()
             try:
                 write_heartbeat(self._directory, self._heartbeat())
             except FilesessionError as error:
-                self._complaints.say(f"cannot write the heartbeat: {error}")
+                self._complaints.say("cannot write the heartbeat", str(error))
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(

@@ -79,7 +79,7 @@ def read_heartbeat(directory: str) -> Heartbeat | None:
         return None
     try:
         return _heartbeat_of(load_object(content))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

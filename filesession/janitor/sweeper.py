@@ -55,7 +55,7 @@ class Sweeper:
             self.sweep()
         except FilesessionError as error:
             self.error = str(error)
-            self._complaints.say(f"cannot sweep: {error}")
+            self._complaints.say("cannot sweep", str(error))
         except Exception as error:  # noqa: BLE001 - one that dies of a bad sweep cleans nothing more
             self.error = f"{type(error).__name__}: {error}"
             self._log.exception("a sweep failed; going on with the next")

@@ -403,8 +403,9 @@ class FileStore(WholeDirectory):
         target = new_handle(chosen)
         if handle is None:
             raise gone()
-        if new_sid is not None and os.path.lexists(self._layout.path(target)):
-            self._access.make_way(target)
+        if new_sid is not None:
+            with translated("regenerating", handle):
+                self._access.make_way(target)
         with self._access.changing("regenerating", handle) as (file, found, entry):
             now = self._clock()
             following = entry.saved_as(

@@ -1,0 +1,268 @@
+"""The five verbs every store has, and the ids it takes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from filesession.errors import ConfigurationError, SessionExists, SessionGone
+from filesession.record import SessionRecord
+from filesession.stores.protocol import Store
+from filesession.testing.base import ContractTests, at_once, loaded, of_type
+from filesession.testing.clock import ManualClock
+
+MALFORMED: Final = {
+    "empty": "",
+    "257 characters": "x" * 257,
+    "NUL": "a\0b",
+    "line break": "abc\n",
+    "delete": "a\x7f",
+    "C1 control": "a\x85b",
+    "half a surrogate pair": "a\ud800",
+    "None": None,
+    "number": 7,
+    "bytes": b"abc",
+}
+
+ODD: Final = [
+    "a",
+    " ",
+    ".",
+    "..",
+    "../x",
+    "../../../../etc/passwd",
+    "/",
+    "/etc/passwd",
+    "a/b",
+    "a\\b",
+    "CON",
+    "nul.txt",
+    "%2e%2e%2f",
+    "-rf",
+    "*",
+    "x" * 256,
+    "\U0001f36a" * 256,
+    "\u202egnp.exe",
+    "s:abc.def",
+    "{'$gt': ''}",
+]
+
+TWINS: Final = [
+    ("abc", "ABC"),
+    ("abc", "abc "),
+    ("\u00e9", "e\u0301"),
+    ("a/b", "a//b"),
+    ("a", "./a"),
+    ("x" * 255, "x" * 256),
+]
+
+
+class VerbTests(ContractTests):
+    """create, load, save, touch, delete."""
+
+    def test_what_was_created_is_loaded(self, store: Store, clock: ManualClock) -> None:
+        record = store.create({"user": "ada", "cart": ["tea"]})
+        assert record.data == {"user": "ada", "cart": ["tea"]}
+        assert record.version == 1
+        assert record.created_at == clock.now
+        assert record.accessed_at == clock.now
+        assert record.expires_at == clock.now + 1800
+        assert record.idle_timeout == 1800
+        assert record.absolute_timeout is None
+        assert record.cookie == {}
+        assert store.load(record.id) == record
+
+    def test_a_session_created_without_data_is_empty(self, store: Store) -> None:
+        record = store.create()
+        assert record.data == {}
+        assert loaded(store, record.id).data == {}
+
+    def test_every_session_gets_a_long_id_of_its_own(self, store: Store) -> None:
+        ids = {store.create().id for _ in range(20)}
+        assert len(ids) == 20
+        assert min(len(sid) for sid in ids) >= 22  # 128 bits in base64
+
+    def test_an_unknown_id_is_absent(self, store: Store) -> None:
+        store.create()
+        assert store.load("unknown") is None
+        assert store.touch("unknown") is False
+        assert store.delete("unknown") is False
+
+    def test_an_unknown_id_is_never_adopted(self, store: Store) -> None:
+        other = store.create({"mine": 1})
+        with pytest.raises(SessionGone):
+            store.save("unknown", {"evil": 1})
+        with pytest.raises(SessionGone):
+            store.save("unknown", {"evil": 1}, base=other, conflict="overwrite")
+        store.touch("unknown")
+        store.touch("unknown", base=other)
+        assert store.load("unknown") is None
+
+    def test_a_session_can_be_created_under_a_chosen_id(self, store: Store) -> None:
+        record = store.create({"a": 1}, sid="chosen")
+        assert record.id == "chosen"
+        assert loaded(store, "chosen").data == {"a": 1}
+
+    def test_a_chosen_id_that_is_taken_is_refused(self, store: Store) -> None:
+        before = store.create({"a": 1}, sid="chosen")
+        with pytest.raises(SessionExists):
+            store.create({"b": 2}, sid="chosen")
+        assert store.load("chosen") == before
+
+    def test_the_id_of_a_deleted_session_is_free_again(self, store: Store) -> None:
+        store.create({"a": 1}, sid="chosen")
+        store.delete("chosen")
+        record = store.create({"b": 2}, sid="chosen")
+        assert record.version == 1
+        assert loaded(store, "chosen").data == {"b": 2}
+
+    def test_the_id_of_an_expired_session_is_free_again(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        store.create({"a": 1}, sid="chosen")
+        clock.advance(10_000)
+        record = store.create({"b": 2}, sid="chosen")
+        assert record.created_at == clock.now
+        assert store.load("chosen") == record
+
+    def test_of_several_who_create_the_same_id_one_wins(self, store: Store) -> None:
+        outcomes = at_once([lambda n=n: store.create({"n": n}, sid="chosen") for n in range(4)])  # type: ignore[misc]
+        assert len(of_type(outcomes, SessionExists)) == 3
+        [winner] = of_type(outcomes, SessionRecord)
+        assert store.load("chosen") == winner
+
+    def test_a_save_without_base_replaces_everything(self, store: Store) -> None:
+        sid = store.create({"a": 1, "b": 2}).id
+        store.save(sid, {"b": 3})
+        assert loaded(store, sid).data == {"b": 3}
+
+    def test_a_save_gives_what_is_loaded_next(self, store: Store, clock: ManualClock) -> None:
+        record = store.create({"a": 1})
+        clock.advance(100)
+        saved = store.save(record.id, {"a": 2}, base=record)
+        assert store.load(record.id) == saved
+        assert saved.id == record.id
+        assert saved.created_at == record.created_at
+        assert saved.accessed_at == clock.now
+        assert saved.expires_at == clock.now + 1800
+
+    def test_the_version_counts_the_saves(self, store: Store) -> None:
+        sid = store.create().id
+        assert [store.save(sid, {"n": n}).version for n in range(3)] == [2, 3, 4]
+        assert loaded(store, sid).version == 4
+
+    def test_a_save_of_the_same_data_is_a_save(self, store: Store, clock: ManualClock) -> None:
+        record = store.create({"a": 1})
+        clock.advance(1)
+        assert store.save(record.id, {"a": 1}, base=record).version == 2
+        assert loaded(store, record.id).accessed_at == clock.now
+
+    def test_a_hundred_saves_of_one_session_leave_the_last(self, store: Store) -> None:
+        record = store.create({"n": -1})
+        for n in range(100):
+            record = store.save(record.id, {"n": n, "text": "x" * 400}, base=record)
+        assert store.load(record.id) == record
+        assert (record.version, record.data["n"]) == (101, 99)
+
+    def test_an_unknown_conflict_mode_is_refused(self, store: Store) -> None:
+        record = store.create({"a": 1})
+        with pytest.raises(ConfigurationError):
+            store.save(record.id, {"a": 2}, conflict="newest")  # type: ignore[arg-type]
+        assert store.load(record.id) == record
+
+    def test_a_touch_changes_neither_data_nor_version(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        record = store.create({"a": 1})
+        clock.advance(100)
+        assert store.touch(record.id) is True
+        after = loaded(store, record.id)
+        assert (after.data, after.version) == ({"a": 1}, 1)
+        assert after.accessed_at == clock.now
+
+    def test_a_touch_does_not_undo_a_save(self, store: Store, clock: ManualClock) -> None:
+        record = store.create({"a": 1})
+        saved = store.save(record.id, {"a": 2})
+        clock.advance(100)
+        assert store.touch(record.id, base=record) is True
+        after = loaded(store, record.id)
+        assert (after.data, after.version) == ({"a": 2}, saved.version)
+
+    def test_a_session_is_deleted_once(self, store: Store) -> None:
+        sid = store.create({"a": 1}).id
+        assert store.delete(sid) is True
+        assert store.load(sid) is None
+        assert store.delete(sid) is False
+
+    def test_of_several_who_delete_a_session_one_did_it(self, store: Store) -> None:
+        sid = store.create().id
+        outcomes = at_once([lambda: store.delete(sid)] * 4)
+        assert sorted(of_type(outcomes, int)) == [False, False, False, True]
+
+    def test_what_was_deleted_never_comes_back(self, store: Store, clock: ManualClock) -> None:
+        record = store.create({"a": 1})
+        store.delete(record.id)
+        clock.advance(100)
+        with pytest.raises(SessionGone):
+            store.save(record.id, {"a": 2})
+        with pytest.raises(SessionGone):
+            store.save(record.id, {"a": 2}, base=record)
+        with pytest.raises(SessionGone):
+            store.save(record.id, {"a": 2}, base=record, conflict="overwrite")
+        assert store.touch(record.id) is False
+        assert store.touch(record.id, base=record) is False
+        assert store.load(record.id) is None
+
+    def test_sessions_do_not_touch_one_another(self, store: Store, clock: ManualClock) -> None:
+        one, two, three = (store.create({"n": n}) for n in range(3))
+        clock.advance(100)
+        store.save(one.id, {"n": 10})
+        store.delete(two.id)
+        assert store.load(three.id) == three
+
+    def test_a_record_does_not_show_its_id(self, store: Store) -> None:
+        record = store.create({"a": 1})
+        assert record.id not in repr(record)
+        assert record.id not in repr(store.save(record.id, {"a": 2}))
+
+    @pytest.mark.parametrize("sid", MALFORMED.values(), ids=MALFORMED.keys())
+    def test_a_malformed_id_is_absent(self, store: Store, sid: Any) -> None:  # noqa: ANN401
+        assert store.load(sid) is None
+        assert store.touch(sid) is False
+        assert store.delete(sid) is False
+        with pytest.raises(SessionGone):
+            store.save(sid, {"a": 1})
+
+    @pytest.mark.parametrize(
+        "sid",
+        [sid for sid in MALFORMED.values() if sid is not None],
+        ids=[name for name, sid in MALFORMED.items() if sid is not None],
+    )
+    def test_no_session_is_created_under_a_malformed_id(self, store: Store, sid: Any) -> None:  # noqa: ANN401
+        with pytest.raises(ConfigurationError):
+            store.create({"a": 1}, sid=sid)
+        assert store.load(sid) is None
+
+    @pytest.mark.parametrize("sid", ODD, ids=lambda sid: ascii(sid)[:30])
+    def test_an_id_may_be_any_text(self, store: Store, clock: ManualClock, sid: str) -> None:
+        record = store.create({"n": 1}, sid=sid)
+        assert record.id == sid
+        assert store.load(sid) == record
+        clock.advance(100)
+        assert store.touch(sid, base=record) is True
+        store.save(sid, {"n": 2}, base=record)
+        assert loaded(store, sid).data == {"n": 2}
+        assert store.delete(sid) is True
+        assert store.load(sid) is None
+
+    @pytest.mark.parametrize(("one", "other"), TWINS, ids=ascii)
+    def test_ids_that_look_alike_are_different_sessions(
+        self, store: Store, one: str, other: str
+    ) -> None:
+        store.create({"n": 1}, sid=one)
+        assert store.load(other) is None
+        store.create({"n": 2}, sid=other)
+        assert loaded(store, one).data == {"n": 1}
+        store.delete(other)
+        assert loaded(store, one).data == {"n": 1}
