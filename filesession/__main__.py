@@ -1,6 +1,6 @@
 """``python -m filesession``: the command, where its script is not on the path."""
 
-from filesession.cli import main
+from filesession.cli.command import main
 
 if __name__ == "__main__":
     main()

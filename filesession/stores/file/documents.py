@@ -96,6 +96,9 @@ def write_new(path: str, content: bytes, *, durable: bool) -> None:
 
 
 def unlink_if_there(path: str) -> None:
-    """Remove a file; it may be gone already."""
-    with suppress(FileNotFoundError):
+    """Remove a temporary file, which may be gone already.
+
+    One that cannot be removed is left to the sweep: what came before is the failure to tell.
+    """
+    with suppress(OSError):
         os.unlink(path)

@@ -243,6 +243,7 @@ class Layout:
 
         Raises:
             ConfigurationError: what is there is no key, or others can read it.
+            StoreError: it cannot be read or made.
         """
         path = os.path.join(self.directory, SECRET)
         try:
@@ -264,7 +265,12 @@ class Layout:
 
 
 def _read_key(path: str) -> bytes:
-    status = os.lstat(path)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise store_error(error, f"reading {path}") from error
     if not stat.S_ISREG(status.st_mode):
         msg = f"{path} is no regular file; move it away to have a key made: mv {path} {path}.old"
         raise ConfigurationError(msg)

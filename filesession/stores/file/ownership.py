@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from filesession.errors import ConfigurationError
+from filesession.errors import ConfigurationError, store_error
 
 
 def prepare(directory: str) -> None:
@@ -16,6 +16,7 @@ def prepare(directory: str) -> None:
     Raises:
         ConfigurationError: it is a symlink, no directory, another user's, or open to others in a
             way that may already have been used; the message has the command that mends it.
+        StoreUnavailable: it cannot be looked at.
     """
     try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
@@ -36,7 +37,17 @@ def check_ours(directory: str, *, mend: bool = False) -> None:
     """Raises ``ConfigurationError`` unless the directory is one, ours, and closed to others.
 
     With ``mend``, an empty one that others could only read is closed to them.
+
+    Raises:
+        StoreUnavailable: it cannot be looked at.
     """
+    try:
+        _check(directory, mend=mend)
+    except OSError as error:
+        raise store_error(error, f"looking at {directory}") from error
+
+
+def _check(directory: str, *, mend: bool) -> None:
     status = os.lstat(directory)
     if stat.S_ISLNK(status.st_mode):
         target = os.path.realpath(directory)

@@ -1,0 +1,96 @@
+"""The README is true: what it shows runs, and what it lists is what there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filesession import FileStore
+from filesession.cli.command import _MODULES
+from filesession.gateway import Gateway
+from filesession.session import Session
+from filesession.stores.entry import HANDLE_LENGTH
+from filesession.stores.file.journal import FORMAT
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROWS = re.findall(r"^\| (.+?) \|", README, re.MULTILINE)
+
+
+def section(title: str) -> str:
+    _, _, rest = README.partition(f"\n{title}\n")
+    assert rest, f"no section {title}"
+    return re.split(r"\n#+ ", rest)[0]
+
+
+def keywords(function: Any) -> set[str]:
+    names = set(inspect.signature(function).parameters)
+    return names - {"self", "app", "directory"}
+
+
+def named_in(text: str) -> set[str]:
+    return set(re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in rows(text))))
+
+
+def rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("| `")]
+
+
+def test_the_first_lines_give_an_application_sessions(tmp_path: Path) -> None:
+    code = PYTHON[0].replace("/var/lib/myapp/sessions", str(tmp_path / "sessions"))
+    names: dict[str, Any] = {"app": object()}
+    exec(code, names)  # noqa: S102 - it is the README's
+    assert isinstance(names["store"], FileStore)
+    assert type(names["app"]).__name__ == "SessionMiddleware"
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_every_piece_of_python_parses(code: str) -> None:
+    compile("" if "*, " in code else code, "README.md", "exec")  # a signature is no statement
+
+
+def test_the_store_table_lists_every_option() -> None:
+    assert named_in(section("## The store")) == keywords(FileStore)
+
+
+def test_the_middleware_table_lists_every_option() -> None:
+    table = section("## The middleware")
+    assert named_in(table) == keywords(Gateway)
+
+
+def test_the_session_table_lists_every_verb() -> None:
+    verbs = set(re.findall(r"(\w+)\(", "\n".join(rows(section("### The session")))))
+    assert verbs == {
+        *("regenerate", "destroy", "touch", "save", "asave", "reload", "areload"),
+        *("lock", "alock"),
+    }
+    assert all(callable(getattr(Session, verb)) for verb in verbs)
+
+
+def test_the_command_table_lists_every_subcommand() -> None:
+    listed = re.findall(r"`filesession (\w+)", section("## The janitor and the command"))
+    assert set(listed) == set(_MODULES)
+
+
+def test_what_it_says_of_the_files_is_so(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "sessions")
+    store.create({"a": 1})
+    (info,) = store.scan()
+    path = tmp_path / "sessions" / "sessions" / info.handle[:2] / info.handle
+    assert f"first {HANDLE_LENGTH} hex digits of the SHA-256" in README
+    assert len(info.handle) == HANDLE_LENGTH
+    line = path.read_text()
+    for member in ("format", "version", "lineage", "created", "saved", "data"):
+        assert f'"{member}":' in line
+        assert f"`{member}`" in section("## The directory")
+    assert f'"format":{FORMAT}' in line
+
+
+def test_every_file_it_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([\w./]+)\)", README):
+        assert (ROOT / target).exists(), target
