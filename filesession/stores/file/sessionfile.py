@@ -242,21 +242,12 @@ class SessionFile:
             sync_directory(os.path.dirname(path))
             sync_directory(os.path.dirname(old))
 
-    def sync(self) -> None:
-        """Wait until the data is on the disk."""
-        os.fdatasync(self._descriptor)
-
     def unlink(self, *, durable: bool) -> None:
         """Remove the session's name; final."""
         os.unlink(self.path)
         self.handle = None
         if durable:
             sync_directory(os.path.dirname(self.path))
-
-    def set_aside(self, layout: Layout) -> None:
-        """Move the file to ``corrupt/``."""
-        layout.set_aside(self.path)
-        self.handle = None
 
     def discard(self) -> None:
         """Remove a file that never became a session, and close it."""

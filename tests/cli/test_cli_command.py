@@ -1,0 +1,210 @@
+"""The command as a whole: help, errors, exit codes, and what it must not load or leak."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from filesession.cli.command import commands
+from filesession.stores.file.store import FileStore
+
+COMMANDS = ["janitor", "status", "doctor", "ls", "show", "destroy", "sweep", "genkey"]
+WITH_DIRECTORY = ["janitor --once", "status", "ls", "show 0123", "destroy 0123", "sweep"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(commands, arguments)
+
+
+def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "filesession", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def on(directory: object, line: str) -> Result:
+    """Run a command of ``WITH_DIRECTORY`` on a directory."""
+    name, *rest = line.split()
+    return run(name, str(directory), *rest)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "sessions")
+
+
+def test_the_help_names_every_command_and_the_exit_codes() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert f" {name} " in result.output
+    for words in ("Exit codes: 0", "1 something is wrong", "2 it could not run", "3 no janitor"):
+        assert words in " ".join(result.output.split())
+    panel = result.output.split("Commands ─")[1].splitlines()
+    told = [line.split()[1] for line in panel if line.startswith("│")]
+    assert [name for name in told if name in COMMANDS] == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_has_help_with_an_example_and_its_exit_codes(name: str, option: str) -> None:
+    result = run(name, option)
+    assert result.exit_code == 0
+    assert f"$ filesession {name}" in result.output
+    assert "Exit codes: 0" in result.output
+    assert "2 it could" in " ".join(result.output.split())
+
+
+def test_without_a_command_it_explains_itself() -> None:
+    result = process()
+    assert "Usage: filesession" in result.stdout + result.stderr
+    assert result.returncode == 2
+
+
+def test_it_runs_as_a_module_and_tells_its_version() -> None:
+    result = process("--version")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("filesession 0")
+
+
+def test_it_runs_as_a_script(store: FileStore) -> None:
+    script = Path(sys.executable).with_name("filesession")
+    result = subprocess.run(
+        [script, "sweep", store.directory], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "swept 0 sessions in 0.00 s: none expired\n"
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["ls"], ["ls", "a", "b"], ["sweep", ".", "--x"]])
+def test_what_the_command_does_not_know_is_exit_2(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize("line", WITH_DIRECTORY)
+def test_a_directory_that_is_not_there_is_one_line_and_exit_2(line: str, tmp_path: Path) -> None:
+    result = on(tmp_path / "nowhere", line)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: there is no directory {tmp_path / 'nowhere'}")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("line", WITH_DIRECTORY)
+def test_a_file_in_place_of_a_directory_is_one_line_and_exit_2(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    result = on(file, line)
+    assert result.exit_code == 2
+    assert f"{file} is not a directory" in result.stderr
+
+
+@pytest.mark.parametrize("line", WITH_DIRECTORY)
+def test_a_directory_without_sessions_is_one_line_and_exit_2(line: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir(0o700)
+    result = on(other, line)
+    assert result.exit_code == 2
+    assert "is no session directory" in result.stderr
+    assert list(other.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", WITH_DIRECTORY)
+def test_a_directory_open_to_all_is_refused_with_what_mends_it(line: str, store: FileStore) -> None:
+    os.chmod(store.directory, 0o777)  # noqa: S103 - that is what is refused
+    result = on(store.directory, line)
+    assert result.exit_code == 2
+    assert "is open to other users (mode 0777)" in result.stderr
+    assert f"chmod 700 {store.directory}" in result.stderr
+
+
+def test_an_error_is_one_line_whatever_the_path_has_in_it(tmp_path: Path) -> None:
+    result = run("ls", str(tmp_path / "a\nb\x1b[31m"))
+    assert result.stderr.count("\n") == 1
+    assert "a\\u000ab\\u001b[31m" in result.stderr
+
+
+def test_an_error_of_the_system_is_a_line_too(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(store: FileStore) -> int:
+        raise PermissionError(13, "Permission denied", "/x")
+
+    monkeypatch.setattr(FileStore, "clear", fail)
+    result = run("destroy", store.directory, "--all", "--yes")
+    assert result.exit_code == 2
+    assert result.stderr == "error: [Errno 13] Permission denied: '/x'\n"
+
+
+def test_an_interrupt_is_no_error_of_ours(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(store: FileStore) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileStore, "clear", interrupt)
+    result = run("destroy", store.directory, "--all", "--yes")
+    assert (result.exit_code, result.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_error_of_ours(store: FileStore, options: list[str]) -> None:
+    for _ in range(1500):  # more than a pipe holds
+        store.create()
+    command = [sys.executable, "-m", "filesession", "ls", store.directory, *options]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with writer:
+        assert writer.stdout is not None
+        assert writer.stderr is not None
+        writer.stdout.readline()
+        writer.stdout.close()
+        assert writer.stderr.read() == ""
+    assert writer.returncode == 128 + 13
+
+
+LOADS = """
+import sys
+from click.testing import CliRunner
+from filesession.cli.command import commands
+for line in ("status", "ls", "sweep", "doctor"):
+    CliRunner().invoke(commands, [line, sys.argv[1]])
+CliRunner().invoke(commands, ["genkey"])
+print([name for name in sys.modules if name.startswith("apscheduler")])
+"""
+
+
+def test_only_the_janitor_waits_for_its_scheduler_to_load(store: FileStore) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", LOADS, store.directory],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert result.stdout == "[]\n"
+
+
+def test_no_command_prints_a_session_id(store: FileStore) -> None:
+    sids = [store.create({"n": n}).id for n in range(3)]
+    handle = next(store.scan()).handle
+    said = ""
+    for line in (*WITH_DIRECTORY, "ls --json", "status --json", "doctor", f"show {handle} --json"):
+        result = on(store.directory, line)
+        said += result.output
+    result = run("show", store.directory, sids[0])
+    assert result.exit_code == 2
+    said += result.output
+    assert not any(sid in said for sid in sids)

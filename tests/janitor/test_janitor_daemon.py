@@ -1,0 +1,508 @@
+"""The janitor in one process: its looks, its threads, its ends. Nothing waits for time to pass."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import filesession
+from filesession.errors import ConfigurationError, StoreUnavailable
+from filesession.janitor import Janitor
+from filesession.janitor.heartbeat import BEAT, HEARTBEAT, janitor_state, read_heartbeat
+from filesession.janitor.leader import LOCK, Leadership, is_led
+from filesession.record import SessionInfo, SweepReport
+from filesession.stores.file.store import FileStore
+from filesession.stores.memory import MemoryStore
+
+DEADLINE = 10
+
+
+class Clock:
+    """Tells the time it was set to."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class GatedStore:
+    """A sweep of it waits to be let through, and says when it began."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.gate = threading.Event()
+        self.swept = 0
+
+    def scan(self) -> Iterator[SessionInfo]:
+        return iter(())
+
+    def sweep(
+        self,
+        *,
+        limit: int | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> SweepReport:
+        self.began.set()
+        assert self.gate.wait(DEADLINE)
+        self.swept += 1
+        return SweepReport(started_at=0.0, seconds=0.0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> FileStore:
+    return FileStore(tmp_path / "sessions", idle_timeout=100, clock=clock)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "filesession.janitor")
+    return caplog
+
+
+@pytest.fixture
+def looks(store: FileStore) -> Iterator[Callable[[], Janitor]]:
+    """Makes janitors that do not run: a test takes each of their looks itself."""
+    made: list[Janitor] = []
+
+    def make() -> Janitor:
+        janitor = Janitor(store, interval=3600)
+        made.append(janitor)
+        return janitor
+
+    yield make
+    for janitor in made:
+        if janitor._leads:
+            janitor._step_down()
+
+
+def messages(log: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in log.records]
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name != "MainThread"}
+
+
+def test_everything_due_is_gone_when_a_single_sweep_returns(store: FileStore, clock: Clock) -> None:
+    for _ in range(20):
+        store.create({"n": 1})
+    clock.now += 1000
+    live = store.create()
+    report = Janitor(store).sweep_once()
+    assert (report.examined, report.expired) == (21, 20)
+    assert store.load(live.id) is not None
+    assert len(store) == 1
+
+
+def test_a_single_sweep_needs_no_leadership_and_leaves_no_trace(store: FileStore) -> None:
+    leader = Leadership(store.directory)
+    leader.try_lead()
+    Janitor(store).sweep_once()
+    assert not Path(store.directory, HEARTBEAT).exists()
+
+
+def test_a_path_will_do(store: FileStore) -> None:
+    store.create()
+    assert Janitor(store.directory).sweep_once().examined == 1
+    assert Janitor(Path(store.directory)).sweep_once().examined == 1
+
+
+def test_a_path_without_a_session_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no directory"):
+        Janitor(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("store", [None, 5, {}])
+def test_what_cannot_be_swept_is_refused(store: Any) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be swept"):
+        Janitor(store)
+
+
+def test_interval_and_cron_exclude_each_other_and_either_is_checked(store: FileStore) -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        Janitor(store, interval=60, cron="* * * * *")
+    with pytest.raises(ConfigurationError, match="interval"):
+        Janitor(store, interval=-1)
+    with pytest.raises(ConfigurationError, match="cron"):
+        Janitor(store, cron="never")
+    assert Janitor(store, cron="* * * * *")._heartbeat().cron == "* * * * *"
+    assert Janitor(store)._heartbeat().interval == 60
+
+
+def test_the_first_look_leads_says_so_and_makes_a_sweep_due(
+    looks: Callable[[], Janitor], store: FileStore, log: pytest.LogCaptureFixture
+) -> None:
+    janitor = looks()
+    janitor._tick()
+    assert is_led(store.directory)
+    assert messages(log) == [f"leading {store.directory}"]
+    assert janitor._due.wait(DEADLINE)
+    state, beat = janitor_state(store.directory, store.clock())
+    assert state == "alive"
+    assert beat is not None
+    assert (beat.pid, beat.heartbeat_at, beat.interval) == (os.getpid(), store.clock(), 3600)
+
+
+def test_a_standby_says_so_once_and_takes_over_with_its_first_look_after_the_leader_left(
+    looks: Callable[[], Janitor], store: FileStore, log: pytest.LogCaptureFixture
+) -> None:
+    first, second = looks(), looks()
+    first._tick()
+    second._tick()
+    second._tick()
+    assert messages(log)[1:] == [f"standing by: another janitor leads {store.directory}"]
+    assert not second._due.is_set()
+    first._step_down()
+    second._tick()
+    assert messages(log)[2:] == [f"leading {store.directory}"]
+    assert second._due.wait(DEADLINE)
+
+
+def test_a_leader_says_that_it_lives_every_few_seconds_and_not_with_every_look(
+    looks: Callable[[], Janitor], store: FileStore, clock: Clock
+) -> None:
+    janitor = looks()
+    ticks = Clock(0.0)
+    janitor._monotonic = ticks
+    janitor._wall = lambda: ticks.now
+    janitor._tick()
+
+    def look_after(seconds: float) -> float:
+        ticks.now += seconds
+        clock.now += seconds
+        janitor._tick()
+        beat = read_heartbeat(store.directory)
+        assert beat is not None
+        return clock.now - beat.heartbeat_at
+
+    assert look_after(0.5) == 0.5
+    assert look_after(BEAT - 1) == BEAT - 0.5
+    assert look_after(0.5) == 0
+    assert look_after(0.5) == 0.5
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_a_leader_whose_lock_file_is_not_its_own_any_more_steps_down_and_is_elected_anew(
+    looks: Callable[[], Janitor], store: FileStore, log: pytest.LogCaptureFixture, how: str
+) -> None:
+    janitor = looks()
+    janitor._tick()
+    lock = Path(store.directory, LOCK)
+    lock.unlink()
+    usurper = Leadership(store.directory)
+    if how == "replaced":
+        usurper.try_lead()
+    janitor._tick()
+    assert "vanished or was replaced" in messages(log)[1]
+    if how == "replaced":
+        assert not janitor._leads
+        assert janitor._schedule.next_at() is None
+        usurper.resign()
+        janitor._tick()
+    assert janitor._leads
+    assert janitor._leadership is not None
+    assert janitor._leadership.still_leads()
+
+
+def test_a_directory_that_vanishes_is_told_once_and_swept_again_when_it_is_back(
+    looks: Callable[[], Janitor], store: FileStore, log: pytest.LogCaptureFixture
+) -> None:
+    janitor = looks()
+    janitor._tick()
+    away = store.directory + ".away"
+    Path(store.directory).rename(away)
+    for _ in range(5):
+        janitor._tick()
+        janitor._sweeper.sweep_or_complain()
+        janitor._beat()
+    told = messages(log)[1:]
+    assert [line.split(":")[0] for line in told] == [
+        f"{store.directory} has vanished or was replaced; standing by for it to be there",
+        "cannot lead",
+    ]
+    assert not Path(store.directory).exists()
+    Path(away).rename(store.directory)
+    janitor._tick()
+    assert messages(log)[-1] == f"leading {store.directory}"
+    assert janitor._due.wait(DEADLINE)
+
+
+def test_a_heartbeat_that_cannot_be_written_is_told_once_and_ends_nothing(
+    looks: Callable[[], Janitor], monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    def full(directory: str, beat: object) -> None:
+        msg = "no space left"
+        raise StoreUnavailable(msg)
+
+    monkeypatch.setattr("filesession.janitor.daemon.write_heartbeat", full)
+    janitor = looks()
+    janitor._tick()
+    janitor._beat()
+    assert messages(log)[1:] == ["cannot write the heartbeat: no space left"]
+    assert janitor._leads
+
+
+def test_a_leader_whose_schedule_cannot_start_lets_another_lead(
+    looks: Callable[[], Janitor], store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    janitor = looks()
+    monkeypatch.setattr(janitor._schedule, "start", refuse)
+    with pytest.raises(RuntimeError):
+        janitor._tick()
+    assert not is_led(store.directory)
+
+
+@pytest.mark.parametrize(("jump", "moves"), [(0.5, []), (3600.0, [3600.0]), (-60.0, [-60.0])])
+def test_a_wall_clock_that_is_set_makes_the_schedule_think_anew(
+    looks: Callable[[], Janitor],
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
+    jump: float,
+    moves: list[float],
+) -> None:
+    janitor = looks()
+    wall = Clock()
+    told: list[float] = []
+    janitor._wall = wall
+    janitor._monotonic = lambda: 50.0
+    janitor._tick()
+    monkeypatch.setattr(janitor._schedule, "clock_moved", told.append)
+    janitor._tick()
+    wall.now += jump
+    janitor._tick()
+    janitor._tick()
+    assert told == moves
+    assert any("the clock moved" in line for line in messages(log)) == bool(moves)
+
+
+def test_in_the_background_it_sweeps_at_once_and_stops_without_a_trace_of_its_threads(
+    store: FileStore, clock: Clock, log: pytest.LogCaptureFixture
+) -> None:
+    store.create()
+    clock.now += 1000
+    janitor = Janitor(store, interval=3600)
+    before = threads()
+    janitor.start()
+    janitor.start()
+    ours = [thread for thread in threading.enumerate() if thread.name not in before]
+    assert all(thread.daemon for thread in ours if thread.name != "MainThread")
+    assert len([thread for thread in ours if thread.name.startswith("filesession")]) == 2
+    wait_until(lambda: beat_of(store).get("last_sweep") is not None)
+    janitor.stop()
+    janitor.stop()
+    assert threads() == before
+    assert len(store) == 0
+    assert not is_led(store.directory)
+    assert "swept 1 session in" in messages(log)[1]
+    assert messages(log)[-1] == "the janitor stopped"
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Look again and again, for as long as a slow machine may need."""
+    patience = threading.Event()
+    for _ in range(DEADLINE * 100):
+        if is_so():
+            return
+        patience.wait(0.01)
+    pytest.fail("it did not come to pass")
+
+
+def beat_of(store: FileStore) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(store.directory, HEARTBEAT).read_text())
+    except FileNotFoundError:
+        return {}
+    assert isinstance(found, dict)
+    return found
+
+
+def test_stopping_a_janitor_that_never_started_does_nothing(store: FileStore) -> None:
+    Janitor(store).stop()
+
+
+def test_a_janitor_that_stopped_may_start_again(store: FileStore) -> None:
+    janitor = Janitor(store, interval=3600)
+    for _ in range(2):
+        janitor.start()
+        wait_until(lambda: janitor._sweeper.last is not None)
+        janitor.stop()
+        janitor._sweeper.last = None
+
+
+def test_stopping_waits_for_the_sweep_in_hand_and_begins_no_other() -> None:
+    store = GatedStore()
+    janitor = Janitor(store, interval=3600)
+    janitor.start()
+    assert store.began.wait(DEADLINE)
+    ended = threading.Event()
+
+    def stop() -> None:
+        janitor.stop()
+        ended.set()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    assert janitor._stopping.wait(DEADLINE)
+    janitor._set_due()
+    assert not ended.is_set()
+    assert janitor._sweeper.since is not None
+    store.gate.set()
+    stopper.join(DEADLINE)
+    assert ended.is_set()
+    assert store.swept == 1
+
+
+def test_a_long_sweep_is_no_missing_heartbeat(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated = GatedStore()
+    monkeypatch.setattr(store, "sweep", gated.sweep)
+    janitor = Janitor(store, interval=3600)
+    janitor.start()
+    try:
+        assert gated.began.wait(DEADLINE)
+        janitor._beat()
+        assert beat_of(store)["sweeping_since"] == store.clock()
+    finally:
+        gated.gate.set()
+        janitor.stop()
+    assert beat_of(store)["sweeping_since"] is None
+    assert beat_of(store)["last_sweep"] is not None
+
+
+def test_a_failed_sweep_stands_in_the_heartbeat_and_the_next_one_is_tried(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> SweepReport:
+        msg = "the disk fails"
+        raise StoreUnavailable(msg)
+
+    monkeypatch.setattr(store, "sweep", fail)
+    janitor = Janitor(store, interval=3600)
+    janitor.start()
+    try:
+        wait_until(lambda: beat_of(store).get("last_error") == "the disk fails")
+        monkeypatch.undo()
+        janitor._set_due()
+        wait_until(lambda: beat_of(store).get("last_sweep") is not None)
+        assert beat_of(store)["last_error"] is None
+    finally:
+        janitor.stop()
+
+
+def test_a_look_that_fails_for_no_known_reason_is_told_and_the_next_one_taken(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    janitor = Janitor(store, interval=3600)
+    failed = threading.Event()
+
+    try_lead = Leadership.try_lead
+
+    def fail_once(claim: Leadership) -> bool:
+        if failed.is_set():
+            return try_lead(claim)
+        failed.set()
+        msg = "a bug"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(Leadership, "try_lead", fail_once)
+    janitor.start()
+    try:
+        wait_until(lambda: bool(janitor._leads))
+    finally:
+        janitor.stop()
+    assert messages(log)[0] == "the janitor's watch failed; going on"
+
+
+def test_a_store_without_a_directory_is_swept_by_everyone_it_is_given_to(clock: Clock) -> None:
+    store = MemoryStore(idle_timeout=100, clock=clock)
+    store.create()
+    clock.now += 1000
+    first, second = Janitor(store, interval=3600), Janitor(store, interval=3600)
+    first.start()
+    second.start()
+    wait_until(lambda: None not in (first._sweeper.last, second._sweeper.last))
+    first.stop()
+    second.stop()
+    assert len(store) == 0
+
+
+def test_no_log_line_holds_a_session_id(
+    store: FileStore, clock: Clock, log: pytest.LogCaptureFixture
+) -> None:
+    sids = [store.create({"n": n}).id for n in range(5)]
+    broken = next(Path(store.directory, "sessions").glob("*/*"))
+    broken.write_bytes(b"garbage")
+    clock.now += 1000
+    janitor = Janitor(store, interval=3600)
+    janitor.start()
+    wait_until(lambda: janitor._sweeper.last is not None)
+    janitor.stop()
+    said = "\n".join(messages(log)) + Path(store.directory, HEARTBEAT).read_text()
+    assert not any(sid in said for sid in sids)
+
+
+def test_running_outside_the_main_thread_is_refused(store: FileStore) -> None:
+    errors: list[ConfigurationError] = []
+
+    def run() -> None:
+        try:
+            Janitor(store).run()
+        except ConfigurationError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(DEADLINE)
+    assert "main thread" in str(errors[0])
+    assert not is_led(store.directory)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_running_ends_with_a_signal_and_gives_the_handlers_back(
+    store: FileStore, log: pytest.LogCaptureFixture, number: signal.Signals
+) -> None:
+    def own_handler(number: int, frame: object) -> None:
+        pytest.fail("the signal was the janitor's")
+
+    before = [signal.signal(each, own_handler) for each in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        janitor = Janitor(store, interval=3600)
+
+        def send() -> None:
+            wait_until(lambda: janitor._sweeper.last is not None)
+            os.kill(os.getpid(), number)
+
+        threading.Thread(target=send).start()
+        janitor.run()
+        after = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+        assert after == [own_handler, own_handler]
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert f"{number.name}: stopping" in messages(log)
+    assert not is_led(store.directory)
+
+
+def test_the_janitor_is_a_public_name() -> None:
+    assert filesession.Janitor is Janitor

@@ -1,0 +1,182 @@
+"""Who leads: one at a time, by a lock that ends with its holder."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from filesession.errors import StoreUnavailable
+from filesession.janitor.leader import LOCK, Leadership, is_led
+from filesession.stores.file.store import FileStore
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> str:
+    return FileStore(tmp_path / "sessions").directory
+
+
+def lock_file(directory: str) -> Path:
+    return Path(directory, LOCK)
+
+
+def test_the_first_leads_and_the_second_does_not(directory: str) -> None:
+    first, second = Leadership(directory), Leadership(directory)
+    assert first.try_lead()
+    assert not second.try_lead()
+    assert first.still_leads()
+    assert not second.still_leads()
+
+
+def test_who_leads_may_ask_again(directory: str) -> None:
+    claim = Leadership(directory)
+    assert claim.try_lead()
+    assert claim.try_lead()
+
+
+def test_after_the_leader_resigned_another_leads(directory: str) -> None:
+    first, second = Leadership(directory), Leadership(directory)
+    first.try_lead()
+    first.resign()
+    assert not first.still_leads()
+    assert second.try_lead()
+
+
+def test_resigning_twice_or_without_leading_does_nothing(directory: str) -> None:
+    claim = Leadership(directory)
+    claim.resign()
+    claim.try_lead()
+    claim.resign()
+    claim.resign()
+    assert lock_file(directory).exists()
+
+
+def test_a_defeated_claim_keeps_no_file_open(directory: str) -> None:
+    leader, other = Leadership(directory), Leadership(directory)
+    leader.try_lead()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        assert not other.try_lead()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_lock_file_is_ours_alone_whatever_the_umask(directory: str) -> None:
+    before = os.umask(0)
+    try:
+        assert Leadership(directory).try_lead()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(lock_file(directory).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_leader_whose_lock_file_is_gone_leads_no_more(directory: str, *, replace: bool) -> None:
+    first, second = Leadership(directory), Leadership(directory)
+    first.try_lead()
+    lock_file(directory).unlink()
+    if replace:
+        lock_file(directory).touch(0o600)
+    assert not first.still_leads()
+    assert second.try_lead()
+    assert not first.try_lead()
+
+
+def test_a_leader_of_a_directory_that_moved_away_leads_no_more(directory: str) -> None:
+    claim = Leadership(directory)
+    claim.try_lead()
+    Path(directory).rename(directory + ".moved")
+    assert not claim.still_leads()
+    with pytest.raises(StoreUnavailable, match="has vanished"):
+        claim.try_lead()
+
+
+def test_a_directory_that_is_a_file_now_is_not_led(directory: str) -> None:
+    claim = Leadership(directory)
+    claim.try_lead()
+    Path(directory).rename(directory + ".moved")
+    Path(directory).touch()
+    assert not claim.still_leads()
+
+
+def test_an_empty_mount_point_gets_no_lock_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="has vanished"):
+        Leadership(str(tmp_path)).try_lead()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_symlink_in_place_of_the_lock_file_is_not_followed(
+    directory: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    target.touch()
+    lock_file(directory).symlink_to(target)
+    with pytest.raises(StoreUnavailable, match=r"janitor\.lock"):
+        Leadership(directory).try_lead()
+    with pytest.raises(StoreUnavailable, match=r"janitor\.lock"):
+        is_led(directory)
+
+
+def test_a_file_system_that_cannot_lock_is_reported_and_nothing_stays_open(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> bool:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("filesession.locks.try_lock", refuse)
+    claim = Leadership(directory)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StoreUnavailable, match=r"locking .*not implemented"):
+        claim.try_lead()
+    with pytest.raises(StoreUnavailable, match=r"locking .*not implemented"):
+        is_led(directory)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_asking_whether_a_directory_is_led_makes_nothing(directory: str) -> None:
+    assert not is_led(directory)
+    assert not lock_file(directory).exists()
+
+
+def test_asking_whether_a_directory_is_led_does_not_take_the_lead(directory: str) -> None:
+    claim = Leadership(directory)
+    assert claim.try_lead()
+    assert is_led(directory)
+    claim.resign()
+    assert not is_led(directory)
+    assert claim.try_lead()
+
+
+LEADS_AND_FORKS = """
+import os, sys
+from filesession.janitor.leader import Leadership
+claim = Leadership(sys.argv[1])
+assert claim.try_lead()
+if os.fork() == 0:
+    assert not claim.still_leads()
+    print("child", os.getpid(), flush=True)
+    sys.stdin.readline()
+    os._exit(0)
+print("parent", os.getpid(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_forked_child_does_not_keep_the_lead_of_its_dead_parent(directory: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEADS_AND_FORKS, directory],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        told = sorted(process.stdout.readline().split()[0] for _ in range(2))
+        assert told == ["child", "parent"]
+        assert is_led(directory)
+        process.kill()
+        process.wait(10)
+        assert Leadership(directory).try_lead()
