@@ -247,12 +247,12 @@ class FileStore(WholeDirectory):
                     file.close()
                     continue
                 file.append(line, now, sync=self._durable)
+                if self._durable:
+                    self._layout.sync_shard(handle)
             except BaseException:
                 file.discard()
                 raise
             file.close()
-            if self._durable:
-                self._layout.sync_shard(handle)
             return
 
     def save(

@@ -1,0 +1,239 @@
+"""Files that are not what was written: an older state or no session, and never other data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from filesession.codec import JSONCodec
+from filesession.errors import SessionGone, StoreUnavailable
+from filesession.stores import FileStore
+from filesession.testing import ManualClock
+
+if TYPE_CHECKING:
+    from tests.stores.conftest import Faults, Raw
+
+DAMAGE: Final = {
+    "empty": b"",
+    "a blank": b" ",
+    "a line break": b"\n",
+    "zeros": bytes(4096),
+    "text": b"not a session\n",
+    "JSON null": b"null\n",
+    "JSON of a session without a checksum": b'{"format":1,"version":1,"data":{}}\n',
+    "a byte order mark": b"\xef\xbb\xbf{}\n",
+    "no UTF-8": b"\xff\xfe\xfd\n",
+    "a wrong checksum": b'00000000 {"format":1,"version":1,"lineage":"a","created":1,"saved":1,'
+    b'"data":{}}\n',
+}
+
+
+@pytest.fixture
+def two_lines(store: FileStore, raw: Raw) -> bytes:
+    """A file that was saved once."""
+    store.create({"n": 1}, sid="chosen")
+    store.save("chosen", {"n": 2, "text": "abc"})
+    return raw.path("chosen").read_bytes()
+
+
+STATES: Final = (None, {"n": 1}, {"n": 2, "text": "abc"})
+
+
+def data_of(store: FileStore, sid: str) -> dict[str, Any] | None:
+    record = store.load(sid)
+    return None if record is None else record.data
+
+
+class TestDamaged:
+    @pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE.keys())
+    def test_a_damaged_file_is_no_session_and_set_aside_once(
+        self, store: FileStore, raw: Raw, content: bytes
+    ) -> None:
+        store.create({"n": 1}, sid="chosen")
+        store.create({"n": 2}, sid="other")
+        raw.path("chosen").write_bytes(content)
+        assert store.load("chosen") is None
+        assert raw.set_aside() == [content]
+        assert raw.files() == [raw.path("other")]
+        assert store.load("chosen") is None
+        assert raw.set_aside() == [content]
+        assert data_of(store, "other") == {"n": 2}
+
+    @pytest.mark.parametrize(
+        ("verb", "answer"),
+        [
+            (lambda store: store.delete("chosen"), False),
+            (lambda store: store.save("chosen", {"n": 2}), SessionGone),
+            (lambda store: store.regenerate("chosen"), SessionGone),
+            (lambda store: store.lock("chosen").__enter__(), SessionGone),
+        ],
+        ids=["delete", "save", "regenerate", "lock"],
+    )
+    def test_a_writer_that_finds_damage_sets_it_aside_too(
+        self, store: FileStore, raw: Raw, verb: Callable[[FileStore], Any], answer: Any
+    ) -> None:
+        store.create({"n": 1}, sid="chosen")
+        raw.path("chosen").write_bytes(b"damage")
+        if answer is SessionGone:
+            with pytest.raises(SessionGone):
+                verb(store)
+        else:
+            assert verb(store) is answer
+        assert raw.set_aside() == [b"damage"]
+        assert raw.files() == []
+
+    def test_the_id_of_a_damaged_session_is_free_again(self, store: FileStore, raw: Raw) -> None:
+        store.create({"n": 1}, sid="chosen")
+        store.create({"n": 2}, sid="other")
+        raw.path("chosen").write_bytes(b"damage")
+        store.create({"n": 3}, sid="chosen")
+        assert data_of(store, "chosen") == {"n": 3}
+        raw.path("chosen").write_bytes(b"more damage")
+        store.regenerate("other", new_sid="chosen")
+        assert data_of(store, "chosen") == {"n": 2}
+        assert sorted(raw.set_aside()) == [b"damage", b"more damage"]
+
+    def test_damage_is_listed_nowhere_and_touched_by_nobody(
+        self, store: FileStore, raw: Raw, clock: ManualClock
+    ) -> None:
+        record = store.create({"n": 1}, sid="chosen")
+        raw.path("chosen").write_bytes(b"damage")
+        clock.advance(100)
+        assert list(store.scan()) == []
+        assert store.inspect(raw.name("chosen")) is None
+        assert store.touch("chosen") is False
+        assert raw.files() == [raw.path("chosen")]
+        store.touch("chosen", base=record)
+        assert store.load("chosen") is None
+
+    @pytest.mark.parametrize("kind", ["symlink", "directory", "fifo"])
+    def test_what_is_no_file_is_set_aside_and_not_followed(
+        self, store: FileStore, raw: Raw, tmp_path: Path, kind: str
+    ) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        store.create({"n": 1}, sid="chosen")
+        path = raw.path("chosen")
+        content = path.read_bytes()
+        path.unlink()
+        for verb in (store.load, store.delete, store.load):
+            if kind == "symlink":
+                elsewhere.write_bytes(content)  # it would be a session, if it lay here
+                path.symlink_to(elsewhere)
+            elif kind == "directory":
+                path.mkdir()
+            else:
+                os.mkfifo(path)
+            assert not verb("chosen")
+            assert not os.path.lexists(path)
+        assert len(list(raw.corrupt.iterdir())) == 3
+        if kind == "symlink":
+            assert elsewhere.read_bytes() == content
+
+    def test_a_file_copied_to_another_name_is_no_session_there(
+        self, store: FileStore, raw: Raw
+    ) -> None:
+        store.create({"user": "ada"}, sid="ada")
+        store.create({"user": "eve"}, sid="eve")
+        shutil.copy(raw.path("ada"), raw.path("eve"))
+        assert store.load("eve") is None
+        assert data_of(store, "ada") == {"user": "ada"}
+
+    def test_a_line_copied_into_another_file_is_passed_over(
+        self, store: FileStore, raw: Raw
+    ) -> None:
+        store.create({"user": "ada"}, sid="ada")
+        store.create({"user": "eve"}, sid="eve")
+        with raw.path("eve").open("ab") as file:
+            file.write(raw.path("ada").read_bytes())
+        assert data_of(store, "eve") == {"user": "eve"}
+
+    def test_a_sealing_codec_that_cannot_read_it_sets_it_aside(
+        self, store: FileStore, directory: Path, raw: Raw, clock: ManualClock
+    ) -> None:
+        store.create({"n": 1}, sid="chosen")
+        other = FileStore(directory, codec=Refusing(), clock=clock)
+        with pytest.raises(StoreUnavailable, match="codec cannot read"):
+            other.lock("chosen").__enter__()
+        assert other.inspect(raw.name("chosen")) is None
+        assert other.load("chosen") is None
+        assert len(raw.set_aside()) == 1
+
+    def test_damage_that_cannot_be_set_aside_is_no_error(
+        self, store: FileStore, raw: Raw, faults: Faults, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store.create({"n": 1}, sid="chosen")
+        raw.path("chosen").write_bytes(b"damage")
+        with faults.failing(OSError(30, "Read-only file system"), only=("rename",)):
+            assert store.load("chosen") is None
+        assert "Read-only file system" in caplog.text
+        assert raw.files() == [raw.path("chosen")]
+        assert store.load("chosen") is None
+        assert raw.files() == []
+
+    def test_damage_another_set_aside_and_made_good_is_left_alone(
+        self, store: FileStore, raw: Raw, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.create({"n": 1}, sid="chosen")
+        raw.path("chosen").write_bytes(b"damage")
+        set_aside = store._access.set_aside
+
+        def after_another(handle: str) -> None:
+            store.create({"n": 2}, sid="chosen")
+            set_aside(handle)
+
+        monkeypatch.setattr(
+            type(store._access), "set_aside", lambda _, handle: after_another(handle)
+        )
+        assert store.load("chosen") is None
+        assert data_of(store, "chosen") == {"n": 2}
+        assert raw.set_aside() == [b"damage"]
+
+
+class TestEveryByte:
+    def test_cut_short_anywhere_it_is_an_earlier_state_or_none(
+        self, store: FileStore, raw: Raw, two_lines: bytes
+    ) -> None:
+        path, states = raw.path("chosen"), []
+        for length in range(len(two_lines) + 1):
+            path.write_bytes(two_lines[:length])
+            states.append(data_of(store, "chosen"))
+        first = two_lines.index(b"\n") + 1
+        assert states[:first] == [None] * first
+        assert states[first:-1] == [STATES[1]] * (len(two_lines) - first)
+        assert states[-1] == STATES[2]
+
+    def test_with_any_bit_flipped_it_is_an_earlier_state_or_none(
+        self, store: FileStore, raw: Raw, two_lines: bytes
+    ) -> None:
+        path = raw.path("chosen")
+        for place in range(len(two_lines)):
+            damaged = bytearray(two_lines)
+            damaged[place] ^= 1 << place % 8
+            path.write_bytes(damaged)
+            assert data_of(store, "chosen") in STATES
+
+    def test_after_a_cut_tail_saves_go_on(
+        self, store: FileStore, raw: Raw, two_lines: bytes
+    ) -> None:
+        path = raw.path("chosen")
+        for length in range(two_lines.index(b"\n") + 1, len(two_lines)):
+            path.write_bytes(two_lines[:length])
+            assert store.save("chosen", {"n": 3}).version == 2
+            assert data_of(store, "chosen") == {"n": 3}
+            assert store.save("chosen", {"n": 4}).version == 3
+            assert data_of(store, "chosen") == {"n": 4}
+
+
+class Refusing(JSONCodec):
+    """A codec with another key."""
+
+    __slots__ = ()
+
+    def decode(self, text: bytes) -> dict[str, Any]:
+        msg = "not sealed with this key"
+        raise ValueError(msg)
