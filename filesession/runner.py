@@ -1,27 +1,40 @@
 """Making the store calls that the exchange and the session ask for, from threads or an event loop.
 
-On an event loop nothing may wait: a lock that is held is asked for again after a pause in which
-others run, and what has to wait for the disk goes to a worker thread.
+Rules, on an event loop:
+
+1. Nothing waits there: a lock that is held is asked for again after a pause in which others run, and
+   what has to wait for the disk goes to a worker thread.
+2. No thread waits for a lock that can be had without waiting. Threads are few: if all of them
+   waited, who holds the lock could get none to finish with.
+3. A lock that a thread gets for a task that was cancelled meanwhile is given back; any other call
+   that a thread has begun is seen to its end, since the lock it needs goes with the task.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from filesession.calls import Steps, StoreCall
-from filesession.errors import ConfigurationError, LockTimeout, WouldSync
-from filesession.locks import DEFAULT_TIMEOUT, FIRST_PAUSE, LONGEST_PAUSE
+from filesession.errors import ConfigurationError, LockTimeout, SessionGone, WouldSync
+from filesession.locks import DEFAULT_TIMEOUT, FIRST_PAUSE, LONGEST_PAUSE, lock_timeout
 from filesession.record import SessionRecord
 from filesession.stores.held import HeldLock
 from filesession.stores.protocol import AsyncStore, Impatient, Locks, Regenerates, Store
 
 T = TypeVar("T")
+
+_LOCKING: Final = frozenset({"save", "delete", "regenerate"})
+"""The verbs that need the lock of a session which others may hold."""
+
+_ABSENT: Final = object()
 
 
 def is_async(store: object) -> bool:
@@ -134,14 +147,19 @@ class LoopRunner:
             raise _no_locks(self._store)
         held = self._store.lock(sid, timeout=0 if self._quick is not None else timeout)
         if isinstance(held, HeldLock):
-            record = await self._patiently(held.acquire, timeout)
+            record = await self._patiently(held.acquire, timeout, undo=held.release)
             held.bind()
-        else:
-            record = await _entered(held)
+            try:
+                yield record
+            finally:
+                held.release()
+            return
+        leave = partial(held.__exit__, None, None, None)
+        record = await _in_thread(held.__enter__, undo=leave)
         try:
             yield record
         finally:
-            held.__exit__(None, None, None)
+            await _in_thread(leave)
 
     async def _perform(self, call: StoreCall) -> Any:  # noqa: ANN401 - the verb's own type
         if call.verb == "regenerate" and not hasattr(self._store, "regenerate"):
@@ -149,70 +167,97 @@ class LoopRunner:
         if self._is_async:
             return await getattr(self._store, call.verb)(*call.arguments, **call.keywords)
         if self._quick is None:
-            method = getattr(self._store, call.verb)
-            return await self._called(lambda: method(*call.arguments, **call.keywords))
-        quick = getattr(self._quick, call.verb)
+            return await self._called(_bound(self._store, call))
         try:
-            return await self._patiently(
-                lambda: quick(*call.arguments, **call.keywords), DEFAULT_TIMEOUT
-            )
+            return await self._patiently(_bound(self._quick, call), DEFAULT_TIMEOUT)
         except WouldSync:
-            method = getattr(self._store, call.verb)
-            if self._inline:
-                return method(*call.arguments, **call.keywords)
-            return await asyncio.to_thread(method, *call.arguments, **call.keywords)
+            return await self._synced(call)
 
-    async def _patiently(self, attempt: Callable[[], T], timeout: float) -> T:  # noqa: ASYNC109
+    async def _synced(self, call: StoreCall) -> Any:  # noqa: ANN401 - the verb's own type
+        """Make a call that waits for the disk, with the lock in hand that it needs."""
+        method = _bound(self._store, call)
+        async with AsyncExitStack() as stack:
+            if call.verb in _LOCKING and isinstance(self._store, Locks):
+                with suppress(SessionGone):  # the call says so itself
+                    await stack.enter_async_context(self.alock(call.arguments[0], DEFAULT_TIMEOUT))
+            return method() if self._inline else await _in_thread(method)
+
+    async def _patiently(
+        self,
+        attempt: Callable[[], T],
+        timeout: float,  # noqa: ASYNC109
+        undo: Callable[[], object] | None = None,
+    ) -> T:
         """Try until no lock is in the way."""
         deadline = time.monotonic() + timeout
         pause = FIRST_PAUSE
         while True:
             try:
-                return await self._called(attempt)
+                return await self._called(attempt, undo)
             except LockTimeout:
                 if time.monotonic() >= deadline:
-                    raise
+                    raise lock_timeout(timeout, "the session") from None
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _called(self, call: Callable[[], T]) -> T:
-        return await asyncio.to_thread(call) if self._threads else call()
+    async def _called(self, call: Callable[[], T], undo: Callable[[], object] | None = None) -> T:
+        return await _in_thread(call, undo) if self._threads else call()
 
 
-async def _entered(manager: AbstractContextManager[T]) -> T:
-    """Enter a lock in a worker thread; if the wait is cancelled, give back what it still gets."""
-    entering = asyncio.ensure_future(asyncio.to_thread(manager.__enter__))
+async def _in_thread(call: Callable[[], T], undo: Callable[[], object] | None = None) -> T:
+    """Make a call in a worker thread, which has the task's context variables, as it sets them too.
+
+    A cancelled caller goes on when the call has ended; at once, if there is an ``undo`` for it.
+    """
+    context = contextvars.copy_context()
+    running = asyncio.get_running_loop().run_in_executor(None, context.run, call)
     try:
-        return await asyncio.shield(entering)
+        result = await asyncio.shield(running)
     except asyncio.CancelledError:
-        entering.add_done_callback(
-            lambda done: None if done.cancelled() or done.exception() else _left(manager)
-        )
+        if undo is None:
+            await asyncio.wait([running])
+        else:
+            running.add_done_callback(
+                lambda done: None if done.cancelled() or done.exception() else undo()
+            )
         raise
+    for variable, value in context.items():
+        if variable.get(_ABSENT) is not value:
+            variable.set(value)
+    return result
 
 
-def _left(manager: AbstractContextManager[Any]) -> None:
-    manager.__exit__(None, None, None)
+def _bound(store: object, call: StoreCall) -> Callable[[], Any]:
+    return partial(getattr(store, call.verb), *call.arguments, **call.keywords)
 
 
 def _regenerated_by_parts(call: StoreCall) -> Steps[SessionRecord]:
     """``regenerate`` for a store without: the new session first, so that one is always there."""
     (sid, data), keywords = call.arguments, call.keywords
-    base: SessionRecord = keywords["base"]
     save = {name: value for name, value in keywords.items() if name != "new_sid"}
-    saved = yield StoreCall("save", (sid, data), save)
-    created = yield StoreCall(
+    saved: SessionRecord = yield StoreCall("save", (sid, data), save)
+    created: SessionRecord = yield StoreCall(
         "create",
         (saved.data,),
         {
             "sid": keywords["new_sid"],
             "idle_timeout": _given(saved.idle_timeout),
-            "absolute_timeout": _given(base.absolute_timeout),
+            "absolute_timeout": _given(_left(saved)),
             "cookie": saved.cookie,
         },
     )
     yield StoreCall("delete", (sid,))
-    return created  # type: ignore[no-any-return]
+    return created
+
+
+def _left(saved: SessionRecord) -> float | None:
+    """What is left of the absolute timeout at the time of a save, as the new session starts anew.
+
+    Never 0: by the store's own clock the session was alive a moment ago.
+    """
+    if saved.absolute_timeout is None:
+        return None
+    return max(saved.created_at + saved.absolute_timeout - saved.accessed_at, math.ulp(1.0))
 
 
 def _given(timeout: float | None) -> float:

@@ -79,19 +79,23 @@ def in_thread(call: Callable[[], T]) -> T:
         return pool.submit(call).result(PATIENCE)
 
 
-def at_once(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """Make all calls at the same moment, each in a thread; gives what each returned or raised."""
-    ready = threading.Barrier(len(calls))
+def at_once(count: int, call: Callable[[int], T]) -> list[T | Exception]:
+    """Make ``call(0)``, ``call(1)``... at the same moment, each in a thread of its own.
 
-    def outcome(call: Callable[[], T]) -> T | Exception:
+    Returns:
+        What each returned or raised, in that order.
+    """
+    ready = threading.Barrier(count)
+
+    def outcome(number: int) -> T | Exception:
         ready.wait(PATIENCE)
         try:
-            return call()
+            return call(number)
         except Exception as error:  # noqa: BLE001 - whatever it is, is for the test to judge
             return error
 
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(outcome, calls, timeout=PATIENCE))
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(outcome, range(count), timeout=PATIENCE))
 
 
 def of_type(outcomes: Sequence[object], kind: type[T]) -> list[T]:

@@ -151,7 +151,7 @@ class ConflictTests(ContractTests):
         def add(n: int) -> SessionRecord:
             return store.save(base.id, {"start": True, f"key {n}": n}, base=base)
 
-        outcomes = at_once([lambda n=n: add(n) for n in range(8)])  # type: ignore[misc]
+        outcomes = at_once(8, add)
         assert len(of_type(outcomes, SessionRecord)) == 8
         after = loaded(store, base.id)
         assert after.data == {"start": True} | {f"key {n}": n for n in range(8)}

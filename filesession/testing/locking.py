@@ -213,12 +213,12 @@ class LockingTests(ContractTests):
     def test_increments_under_the_lock_are_exact(self, locking: LockingStore) -> None:
         sid = locking.create({"n": 0}).id
 
-        def increment() -> None:
+        def increment(_: int) -> None:
             for _ in range(25):
                 with locking.lock(sid) as record:
                     locking.save(sid, {"n": record.data["n"] + 1}, base=record, conflict="error")
 
-        assert at_once([increment] * 4) == [None] * 4
+        assert at_once(4, increment) == [None] * 4
         assert loaded(locking, sid).data == {"n": 100}
 
     def test_without_waiting_a_held_lock_is_refused_at_once(self, locking: LockingStore) -> None:

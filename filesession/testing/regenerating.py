@@ -188,7 +188,7 @@ class RegeneratingTests(ContractTests):
 
     def test_of_several_who_regenerate_a_session_one_wins(self, moving: RegeneratingStore) -> None:
         sid = moving.create({"a": 1}).id
-        outcomes = at_once([lambda: moving.regenerate(sid)] * 4)
+        outcomes = at_once(4, lambda _: moving.regenerate(sid))
         assert len(of_type(outcomes, SessionGone)) == 3
         [winner] = of_type(outcomes, SessionRecord)
         assert moving.load(winner.id) == winner

@@ -127,7 +127,7 @@ class VerbTests(ContractTests):
         assert store.load("chosen") == record
 
     def test_of_several_who_create_the_same_id_one_wins(self, store: Store) -> None:
-        outcomes = at_once([lambda n=n: store.create({"n": n}, sid="chosen") for n in range(4)])  # type: ignore[misc]
+        outcomes = at_once(4, lambda n: store.create({"n": n}, sid="chosen"))
         assert len(of_type(outcomes, SessionExists)) == 3
         [winner] = of_type(outcomes, SessionRecord)
         assert store.load("chosen") == winner
@@ -197,7 +197,7 @@ class VerbTests(ContractTests):
 
     def test_of_several_who_delete_a_session_one_did_it(self, store: Store) -> None:
         sid = store.create().id
-        outcomes = at_once([lambda: store.delete(sid)] * 4)
+        outcomes = at_once(4, lambda _: store.delete(sid))
         assert sorted(of_type(outcomes, int)) == [False, False, False, True]
 
     def test_what_was_deleted_never_comes_back(self, store: Store, clock: ManualClock) -> None:

@@ -364,12 +364,53 @@ def test_stopping_waits_for_the_sweep_in_hand_and_begins_no_other() -> None:
     stopper.start()
     assert janitor._stopping.wait(DEADLINE)
     janitor._set_due()
-    assert not ended.is_set()
+    assert not ended.wait(0.2)
     assert janitor._sweeper.since is not None
     store.gate.set()
     stopper.join(DEADLINE)
     assert ended.is_set()
     assert store.swept == 1
+
+
+def test_a_janitor_that_was_told_to_stop_does_not_begin_to_lead(
+    looks: Callable[[], Janitor], store: FileStore
+) -> None:
+    janitor = looks()
+    janitor._stopping.set()
+    janitor._tick()
+    assert not is_led(store.directory)
+
+
+def test_a_standby_does_not_sweep(store: FileStore) -> None:
+    leader = Leadership(store.directory)
+    leader.try_lead()
+    janitor = Janitor(store, interval=3600)
+    janitor.start()
+    janitor._set_due()
+    wait_until(lambda: not janitor._due.is_set())
+    janitor.stop()
+    assert janitor._sweeper.last is None
+
+
+def test_a_sweep_that_was_due_to_a_leader_is_not_due_to_who_leads_no_more(
+    looks: Callable[[], Janitor],
+) -> None:
+    janitor = looks()
+    janitor._tick()
+    assert janitor._due.wait(DEADLINE)
+    janitor._step_down()
+    assert not janitor._due.is_set()
+
+
+def test_a_directory_made_anew_gets_no_heartbeat_of_the_old_ones_leader(
+    looks: Callable[[], Janitor], store: FileStore
+) -> None:
+    janitor = looks()
+    janitor._tick()
+    Path(store.directory).rename(store.directory + ".old")
+    FileStore(store.directory)
+    janitor._beat()
+    assert read_heartbeat(store.directory) is None
 
 
 def test_a_long_sweep_is_no_missing_heartbeat(

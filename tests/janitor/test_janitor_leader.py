@@ -64,8 +64,9 @@ def test_a_defeated_claim_keeps_no_file_open(directory: str) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_the_lock_file_is_ours_alone_whatever_the_umask(directory: str) -> None:
-    before = os.umask(0)
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_the_lock_file_is_ours_alone_whatever_the_umask(directory: str, umask: int) -> None:
+    before = os.umask(umask)
     try:
         assert Leadership(directory).try_lead()
     finally:
@@ -83,6 +84,21 @@ def test_a_leader_whose_lock_file_is_gone_leads_no_more(directory: str, *, repla
     assert not first.still_leads()
     assert second.try_lead()
     assert not first.try_lead()
+
+
+def test_a_lock_on_a_file_that_was_replaced_meanwhile_is_no_lead(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock_too_late(descriptor: int) -> bool:
+        lock_file(directory).unlink()
+        lock_file(directory).touch(0o600)
+        return True
+
+    claim = Leadership(directory)
+    with monkeypatch.context() as patched:
+        patched.setattr("filesession.locks.try_lock", lock_too_late)
+        assert not claim.try_lead()
+    assert claim.try_lead()
 
 
 def test_a_leader_of_a_directory_that_moved_away_leads_no_more(directory: str) -> None:
