@@ -2,8 +2,8 @@
 
 Rules, on an event loop:
 
-1. Nothing waits there: a lock that is held is asked for again after a pause in which others run, and
-   what has to wait for the disk goes to a worker thread.
+1. Nothing waits there: a lock that is held is asked for again after a pause in which others run,
+   and what has to wait for the disk goes to a worker thread.
 2. No thread waits for a lock that can be had without waiting. Threads are few: if all of them
    waited, who holds the lock could get none to finish with.
 3. A lock that a thread gets for a task that was cancelled meanwhile is given back; any other call
