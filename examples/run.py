@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import errno
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -34,9 +35,10 @@ WELCOME: Final = """
 The tea shop is open: http://{host}:{port}/  ({server}, {workers} workers, and a janitor)
 
   - Log in with "remember me": the cookie lasts 30 days; without, until the browser is closed.
-  - Stop this and start it again, {other} --wsgi: you are still logged in, the cart is full.
+  - Stop this and start the other server: you are still logged in, and the cart is full.
+      {other}
   - Look at the sessions from a second terminal:
-      {python} -m filesession ls {directory}
+      {listing}
 
 Ctrl-C stops it all.
 """
@@ -52,14 +54,14 @@ def main() -> int:
         FileStore(directory, idle_timeout=shop.IDLE_TIMEOUT).close()  # the janitor wants it there
     except (ConfigurationError, StoreError) as error:
         sys.exit(str(error))
+    arguments = [word for word in sys.argv if word != "--wsgi"]
     welcome = WELCOME.format(
         host=HOST,
         port=options.port,
         server=server,
         workers=options.workers,
-        other="without" if options.wsgi else "with",
-        python=short(sys.executable),
-        directory=short(directory),
+        other=typed(*arguments, *([] if options.wsgi else ["--wsgi"])),
+        listing=typed("-m", "filesession", "ls", short(directory)),
     )
     commands = {
         server: server_command(server, options.port, options.workers),
@@ -71,7 +73,10 @@ def main() -> int:
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0],
+        allow_abbrev=False,  # the command that is shown for the other server takes --wsgi by name
+    )
     port = os.environ.get("PORT", "8000")
     parser.add_argument("--port", type=int, default=port, help="$PORT, or 8000")
     parser.add_argument("--wsgi", action="store_true", help="gunicorn and WSGI, not uvicorn")
@@ -175,6 +180,11 @@ def say(text: str, stream: TextIO = sys.stdout) -> None:
     """Write a line at once, also into a pipe."""
     stream.write(f"{text}\n")
     stream.flush()
+
+
+def typed(*arguments: str) -> str:
+    """A command for this Python, to copy into a shell."""
+    return shlex.join([short(sys.executable), *arguments])
 
 
 def short(path: str) -> str:

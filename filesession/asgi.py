@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
@@ -17,10 +19,14 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
+_log = logging.getLogger("filesession.asgi")
+
 _STARTS: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 )
-_BODIES: Final = frozenset({"http.response.body", "websocket.http.response.body"})
+_BODIES: Final = frozenset(
+    {"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"}
+)
 _ENDS: Final = frozenset({"http.response.pathsend", "websocket.close"})
 
 TRY_AGAIN_LATER: Final = 1013
@@ -37,20 +43,21 @@ class SessionMiddleware(Gateway):
 
     __doc__ = f"{__doc__}\n{Gateway.__doc__}"
 
-    _runner: LoopRunner | None = None
+    _runner: LoopRunner
+
+    def _prepare(self) -> None:
+        self._runner = LoopRunner(self.store, self.offload)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if (
             scope["type"] not in {"http", "websocket"}
             or isinstance(scope.get(self.key), Session)
-            or not self.rules.policy.covers(scope["path"])
+            or not self._covers(scope["path"].encode("utf-8", "surrogateescape"))
         ):
             await self.app(scope, receive, send)
             return
-        if self._runner is None:
-            self._runner = LoopRunner(self.store, self.offload)
-        exchange = self._exchange(scope, self._runner)
+        exchange = self._exchange(scope)
         response = _Response(self, self._runner, exchange, scope, send)
         try:
             scope[self.key] = await self._runner.arun(exchange.begin())
@@ -59,13 +66,12 @@ class SessionMiddleware(Gateway):
             return
         try:
             await self.app(scope, receive, response.send)
-        except Exception:
-            if not response.started:
-                await self._runner.arun(exchange.abandon())
+        except (Exception, asyncio.CancelledError):
+            await response.abandon()
             raise
         await response.finish()
 
-    def _exchange(self, scope: Scope, runner: LoopRunner) -> Exchange:
+    def _exchange(self, scope: Scope) -> Exchange:
         cookies = forwarded = b""
         for name, value in scope["headers"]:
             if name == b"cookie":
@@ -75,7 +81,7 @@ class SessionMiddleware(Gateway):
         client = scope.get("client")
         return Exchange(
             self.rules,
-            runner,
+            self._runner,
             cookies=cookies.decode("latin-1"),
             https=self.rules.proxies.is_https(
                 scope.get("scheme", "http"),
@@ -140,21 +146,30 @@ class _Response:
         present = self._scope.get(self._key)
         await self._runner.arun(self._exchange.finish(present, touch=touch or websocket))
 
+    async def abandon(self) -> None:
+        """The application raised: what it did since its response started is saved all the same."""
+        present = self._scope.get(self._key)
+        if not self.started:
+            await self._runner.arun(self._exchange.abandon(present))
+            return
+        try:
+            await self.finish()
+        except Exception as error:  # noqa: BLE001 - the application's own is the one to raise
+            _log.error("%s", error)
+
     async def refuse(self, error: ConflictError | StoreError) -> None:
         """Answer in the application's place."""
         self._refused = self.started = True
         answer = refusal(error)
+        response = "http.response"
         if self._scope["type"] == "websocket":
-            await self._send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
-            return
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": _encoded(answer.headers),
-            }
-        )
-        await self._send({"type": "http.response.body", "body": answer.body})
+            response = "websocket.http.response"
+            if response not in (self._scope.get("extensions") or ()):
+                await self._send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+                return
+        headers = _encoded(answer.headers)
+        await self._send({"type": f"{response}.start", "status": answer.status, "headers": headers})
+        await self._send({"type": f"{response}.body", "body": answer.body})
 
 
 def _decoded(headers: Any) -> Headers:  # noqa: ANN401 - any iterable of pairs

@@ -55,13 +55,12 @@ class JSONCodec:
             EncodeError: a value or key would not come back as it went in; names the key path.
         """
         plain = data if type(data) is dict else dict(data)
+        if not _is_exact(plain):
+            raise _inexact(plain) or EncodeError("the top level", "changed while it was encoded")
         try:
-            text = orjson.dumps(plain, option=_STRICT)
+            return orjson.dumps(plain, option=_STRICT)
         except (TypeError, RecursionError) as error:
             raise _inexact(plain) or EncodeError("the top level", str(error)) from None
-        if not _is_exact(plain) or _is_too_deep(plain, text):
-            raise _inexact(plain) or EncodeError("the top level", "changed while it was encoded")
-        return text
 
     def decode(self, text: bytes) -> dict[str, Any]:
         """The data again.
@@ -96,10 +95,14 @@ def dump_document(members: Mapping[str, Any]) -> bytes:
 
 
 def _is_exact(data: dict[str, Any]) -> bool:
-    """Whether all values are of the types JSON gives back. Only for what orjson took: no cycles."""
-    stack: list[Any] = [data]
+    """Whether all values are of the types JSON gives back, and none is nested too deep.
+
+    Asked before orjson sees them: it counts no levels of tuples, and a few thousand of them damage
+    its memory. Depth first, so that what contains itself is soon found to be too deep.
+    """
+    stack: list[tuple[Any, int]] = [(data, 1)]
     while stack:
-        value = stack.pop()
+        value, depth = stack.pop()
         inner = value.values() if type(value) is dict else value
         for child in inner:
             kind = type(child)
@@ -109,25 +112,11 @@ def _is_exact(data: dict[str, Any]) -> bool:
                 if not math.isfinite(child):
                     return False
             elif kind is dict or kind is list or kind is tuple:
-                stack.append(child)
+                if depth == _DEEPEST:
+                    return False
+                stack.append((child, depth + 1))
             else:
                 return False
-    return True
-
-
-def _is_too_deep(data: dict[str, Any], text: bytes) -> bool:
-    if text.count(b"{") + text.count(b"[") <= _DEEPEST:
-        return False
-    level: list[Any] = [data]
-    for _ in range(_DEEPEST):
-        level = [
-            child
-            for value in level
-            for child in (value.values() if type(value) is dict else value)
-            if type(child) in {dict, list, tuple}
-        ]
-        if not level:
-            return False
     return True
 
 

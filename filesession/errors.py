@@ -43,6 +43,10 @@ class EncodeError(FilesessionError, TypeError):
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"session data at {path}: {problem}")
         self.path = path
+        self._problem = problem
+
+    def __reduce__(self) -> tuple[type[EncodeError], tuple[str, str]]:
+        return type(self), (self.path, self._problem)
 
 
 class SessionGone(FilesessionError, LookupError):  # noqa: N818 - the contract's name
@@ -65,6 +69,9 @@ class ConflictError(FilesessionError):
         super().__init__("the session was saved by another request since it was loaded")
         self.ours = ours
         self.theirs = theirs
+
+    def __reduce__(self) -> tuple[type[ConflictError], tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        return type(self), (self.ours, self.theirs)
 
 
 class StoreError(FilesessionError):

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, Literal, TypeAlias
 
 from filesession.calls import Steps, StoreCall
@@ -76,9 +76,11 @@ class ProxyTrust:
         if not self._networks or not client:
             return False
         try:
-            address = ip_address(client)
+            address: IPv4Address | IPv6Address = ip_address(client)
         except ValueError:
             return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped  # as a socket open to both families tells an IPv4 client
         return any(address in network for network in self._networks)
 
 
@@ -158,9 +160,13 @@ class Exchange:
         source: the scope or environ, for ``genid``.
     """
 
-    __slots__ = ("_cookies", "_kept", "_newest", "_rules", "_verified", "_visit", "session")
+    __slots__ = (
+        *("_browsers", "_cookies", "_ended", "_kept", "_newest", "_rules", "_verified", "_visit"),
+        "session",
+    )
 
     session: Session
+    _browsers: CookiePolicy
 
     def __init__(
         self,
@@ -176,6 +182,7 @@ class Exchange:
         self._verified = False
         self._newest = True
         self._kept = False
+        self._ended = False
         genid = rules.genid
         self._visit = Visit(
             runner,
@@ -199,6 +206,7 @@ class Exchange:
                 record = yield StoreCall("load", (sid,))
                 break
         self.session = Session(self._visit, record)
+        self._browsers = self.session.cookie.policy  # of the cookie that the browser has now
         return self.session
 
     def commit(self, present: object) -> Steps[None]:
@@ -209,7 +217,9 @@ class Exchange:
             return
         try:
             yield from session.commit(
-                resave=rules.resave, save_uninitialized=rules.save_uninitialized
+                resave=rules.resave,
+                save_uninitialized=rules.save_uninitialized,
+                certain=self._is_announced(),
             )
         except SessionGone as error:
             _log.info("%s", error)
@@ -225,14 +235,18 @@ class Exchange:
             yield from session.commit(touch=touch)
         except SessionGone as error:
             _log.info("%s", error)
-        if session.announce:
-            session.announce = False
+        session.extended = False
+        ended = session.destroyed and self._verified
+        if session.announce or (ended and not self._ended):
+            session.announce, self._ended = False, ended
             _log.warning(
                 "the session's cookie changed after the response had begun: it is not sent"
             )
 
-    def abandon(self) -> Steps[None]:
+    def abandon(self, present: object) -> Steps[None]:
         """The application raised before its response: nothing is saved but a destroy."""
+        if present is None and self._rules.unset == "destroy":
+            self.session.destroy()
         try:
             yield from self.session.abandon()
         except SessionGone as error:
@@ -244,7 +258,8 @@ class Exchange:
         """The response's headers with what the session adds; after ``commit``, once."""
         session = self.session
         cookie = self._set_cookie()
-        session.announce = False
+        session.announce = session.extended = False
+        self._ended = session.destroyed
         self._visit.headers_sent = True
         if cookie is not None:
             headers = _not_stored(headers)
@@ -255,7 +270,7 @@ class Exchange:
         """Whether the application took the session away and wants it kept; or destroys it."""
         if present is None:
             self._kept = self._rules.unset == "keep"
-            if not self._kept and not self.session.destroyed:
+            if not self._kept:
                 self.session.destroy()
         elif present is not self.session:
             msg = (
@@ -270,18 +285,23 @@ class Exchange:
         if self._kept or session.gone:
             return None
         if session.is_new:
-            ended = session.destroyed
-            if ended is None or not self._verified or not ended.may_be_sent(https):
+            if not session.destroyed or not self._verified:
                 return None
-            return ended.expire(https=https)
+            ended = self._browsers
+            return ended.expire(https=https) if ended.may_be_sent(https) else None
         policy = session.cookie.policy
-        lasting = policy.max_age is not None and (session.changed or session.extended)
-        wanted = session.announce or self._rules.rolling or not self._newest or lasting
-        if not wanted or not policy.may_be_sent(https):
+        if not self._is_announced() or not policy.may_be_sent(https):
             return None
         assert session.id is not None
         value = self._rules.signer.sign(session.id)
         return policy.announce(value, https=https, now=time.time())
+
+    def _is_announced(self) -> bool:
+        """Whether the cookie of a stored session goes out, as far as it is known now."""
+        session = self.session
+        renewed = session.changed or session.extended
+        lasting = renewed and session.cookie.policy.max_age is not None
+        return session.announce or self._rules.rolling or not self._newest or lasting
 
 
 def _not_stored(headers: Headers) -> Headers:

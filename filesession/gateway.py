@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
+from urllib.parse import quote
 
 from filesession.codec import JSONCodec
 from filesession.cookies.header import Priority, SameSite
@@ -18,6 +19,9 @@ from filesession.stores.file.store import FileStore
 from filesession.stores.protocol import AsyncStore, KeepsSecret, Store
 
 AnyStore = Store | AsyncStore | str | os.PathLike[str]
+
+_PATH: Final = "/!$&'()*+,;=:@"
+"""What a URL's path holds as it is, beside letters, digits and ``-._~`` (RFC 3986, 3.3)."""
 
 
 class Gateway:
@@ -80,9 +84,7 @@ class Gateway:
         key: str = "session",
         offload: bool | None = None,
     ) -> None:
-        if not isinstance(key, str) or not key:
-            msg = f"key must be non-empty text, not {key!r}"
-            raise ConfigurationError(msg)
+        _check(key, offload)
         # fmt: off
         policy = CookiePolicy(
             name=name, path=path, domain=domain, secure=secure, http_only=http_only,
@@ -105,6 +107,27 @@ class Gateway:
             genid=genid,
             conflict=conflict,
         )
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what makes the store calls."""
+
+    def _covers(self, path: bytes) -> bool:
+        """Whether a path, decoded, is in the subtree of the cookie, whose path is percent-encoded.
+
+        RFC 6265 section 5.1.4.
+        """
+        policy = self.rules.policy
+        return policy.path == "/" or policy.covers(quote(path, _PATH))
+
+
+def _check(key: object, offload: object) -> None:
+    if not isinstance(key, str) or not key:
+        msg = f"key must be non-empty text, not {key!r}"
+        raise ConfigurationError(msg)
+    if offload is not None and not isinstance(offload, bool):
+        msg = f"offload must be True, False or None, not {offload!r}"
+        raise ConfigurationError(msg)
 
 
 def _opened(store: AnyStore) -> Store | AsyncStore:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from filesession.calls import Steps, StoreCall
+from filesession.codec import JSONCodec
 from filesession.cookies.overrides import SessionCookie
-from filesession.cookies.policy import CookiePolicy
 from filesession.errors import EncodeError, SessionExists, SessionGone, StoreError
 from filesession.lifetime import UNSET, Timeout, Unsettable, seconds
 from filesession.locks import DEFAULT_TIMEOUT
@@ -30,8 +30,6 @@ from filesession.tracked import TrackedDict
 from filesession.visit import Visit
 
 _log = logging.getLogger("filesession.session")
-
-_EMPTY: Final = b"{}"
 
 
 class Session(TrackedDict):
@@ -53,11 +51,12 @@ class Session(TrackedDict):
         "_regenerating",
         "_sid",
         "_text",
-        "_touched",
         "_visit",
+        "_warned",
         "announce",
         "changed",
         "destroyed",
+        "extended",
         "gone",
     )
 
@@ -66,12 +65,15 @@ class Session(TrackedDict):
         self._visit = visit
         self._accessed = False
         self._doomed: list[str] = []
+        self._warned = False
         #: Its cookie must be sent: it is new to the browser.
         self.announce = False
         #: A change was written.
         self.changed = False
-        #: The cookie's attributes when it was destroyed; None: it was not.
-        self.destroyed: CookiePolicy | None = None
+        #: The session the request came with was ended; another may have begun.
+        self.destroyed = False
+        #: ``touch()`` was called.
+        self.extended = False
         #: It was deleted or has expired while the request was at work.
         self.gone = False
         self._take(record)
@@ -81,16 +83,13 @@ class Session(TrackedDict):
         dict.clear(self)
         self._record = record
         self._sid: str | None = None
-        self._forced = False
-        self._touched = False
-        self._regenerating = False
-        self._emptied = False
+        self._forced = self._regenerating = self._emptied = self.extended = False
         self._idle: float | Unsettable | None = UNSET
-        self._text = _EMPTY
+        self._text = b"{}"
         overrides: Mapping[str, Any] = {}
         if record is not None:
             dict.update(self, record.data)
-            self._text = record.encoded or self._visit.codec.encode(record.data)
+            self._text = self._text_of(record)
             overrides = record.cookie
         self._cookie = SessionCookie(self._visit.policy, overrides)
 
@@ -121,7 +120,8 @@ class Session(TrackedDict):
     @property
     def modified(self) -> bool:
         """It differs from what is stored. May be set to True, to have it saved as it is."""
-        return self._forced or self._overridden or self._data_changed()
+        own = self._idle is not UNSET or self._cookie.changed
+        return self._forced or own or self._data_changed()
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -183,15 +183,14 @@ class Session(TrackedDict):
         """Delete it, at commit, and expire its cookie; what is written then starts a new one."""
         if self._record is not None:
             self._doomed.append(self._record.id)
-        self.destroyed = self._cookie.policy
+        self.destroyed = True
         self.gone = False
         self.announce = False
         self._take(None)
-        self._cookie.reset()
 
     def touch(self) -> None:
         """Extend it now, at commit, and its cookie when that has a ``max_age``."""
-        self._touched = True
+        self.extended = True
 
     def save(self) -> None:
         """Write what is pending now; blocks for the store.
@@ -234,13 +233,9 @@ class Session(TrackedDict):
             yield
             return
         with self._visit.runner.lock(self._record.id, timeout) as record:
-            self._rebase(record)
-            before = self._visit.codec.encode(dict.copy(self))
-            try:
+            self._follow(record, self._text)
+            with self._undone_by_an_error():
                 yield
-            except BaseException:
-                self._replace(self._visit.codec.decode(before))
-                raise
             self._visit.runner.run(self.commit(touch=False))
 
     @asynccontextmanager
@@ -250,14 +245,23 @@ class Session(TrackedDict):
             yield
             return
         async with self._visit.runner.alock(self._record.id, timeout) as record:
-            self._rebase(record)
-            before = self._visit.codec.encode(dict.copy(self))
-            try:
+            self._follow(record, self._text)
+            with self._undone_by_an_error():
                 yield
-            except BaseException:
-                self._replace(self._visit.codec.decode(before))
-                raise
             await self._visit.runner.arun(self.commit(touch=False))
+
+    @contextmanager
+    def _undone_by_an_error(self) -> Iterator[None]:
+        """Back to what it is now when the block raises; but a session that was ended stays so."""
+        before, same = self._visit.codec.encode(dict.copy(self)), self._cookie
+        pending = self._forced, self._regenerating, self._emptied, self._idle
+        try:
+            yield
+        except BaseException:
+            if self._cookie is same:  # else it was destroyed, or read anew
+                self._replace(self._visit.codec.decode(before))
+                self._forced, self._regenerating, self._emptied, self._idle = pending
+            raise
 
     # -- what is to be written -------------------------------------------------------------------
 
@@ -268,6 +272,7 @@ class Session(TrackedDict):
         resave: bool = False,
         save_uninitialized: bool = False,
         touch: bool = True,
+        certain: bool = False,
     ) -> Steps[None]:
         """Everything pending, as store calls; nothing is pending when they are made.
 
@@ -276,6 +281,7 @@ class Session(TrackedDict):
             resave: store a loaded session even when unchanged.
             save_uninitialized: store a new session even when unchanged.
             touch: note the activity of an unchanged one.
+            certain: look whether it is still there, also when a touch would not need to.
         """
         yield from self.bury()
         if self.gone:
@@ -286,15 +292,15 @@ class Session(TrackedDict):
             if self._record is None:
                 if explicit or save_uninitialized or self._regenerating or self.modified:
                     yield from self._store_new()
-            elif self._regenerating and self._can_announce("its new id; it keeps the old one"):
+            elif self._regenerating and self._can_announce("new id and keeps the old one"):
                 yield from self._regenerate(self._record)
             elif self.modified:
                 yield from self._save(self._record)
                 self.changed = True
             elif resave:
                 yield from self._save(self._record)
-            elif touch or self._touched:
-                yield from self._touch(self._record)
+            elif touch or self.extended:
+                yield from self._touch(self._record, certain=certain)
         except SessionGone:
             self.gone = True
             raise
@@ -313,60 +319,66 @@ class Session(TrackedDict):
             yield from self._touch(self._record)
 
     def _store_new(self) -> Steps[None]:
-        if not self._can_announce("a cookie; it is not stored"):
+        if not self._can_announce("cookie, so it is not stored"):
             self._regenerating = False
             return
-        data = dict.copy(self)
-        for left in (2, 1, 0):
-            try:
-                record = yield StoreCall(
-                    "create",
-                    (data,),
-                    {
-                        "sid": self._sid or self._custom_id(),
-                        "idle_timeout": None if self._idle is UNSET else self._idle,
-                        "cookie": self._cookie.overrides or None,
-                    },
-                )
-                break
-            except SessionExists:
-                self._sid = None  # genid gave an id that is taken: it may give another
-                if not left:
-                    raise
-        self._written(record, data)
+        data, text = self._content()
+        keywords = {
+            "idle_timeout": None if self._idle is UNSET else self._idle,
+            "cookie": self._cookie.overrides or None,
+        }
+        record = yield from self._under_a_new_id(
+            lambda sid: StoreCall("create", (data,), {"sid": sid, **keywords})
+        )
+        self._written(record, text)
         self.announce = True
 
     def _regenerate(self, record: SessionRecord) -> Steps[None]:
-        data = dict.copy(self)
-        keywords = {"new_sid": self._custom_id(), **self._save_keywords(record)}
-        written = yield StoreCall("regenerate", (record.id, data), keywords)
-        self._written(written, data)
+        data, text = self._content()
+        keywords = self._save_keywords(record)
+        written = yield from self._under_a_new_id(
+            lambda sid: StoreCall("regenerate", (record.id, data), {"new_sid": sid, **keywords})
+        )
+        self._written(written, text)
         self.announce = True
+
+    def _under_a_new_id(self, call: Callable[[str | None], StoreCall]) -> Steps[SessionRecord]:
+        """Make a call that takes an id not in use; ``genid`` may give one that is, and another."""
+        genid, tries = self._visit.genid, 3
+        while True:
+            try:
+                record: SessionRecord = yield call(self._sid or (genid() if genid else None))
+            except SessionExists:
+                self._sid, tries = None, tries - 1
+                if not tries:
+                    raise
+            else:
+                return record
 
     def _save(self, record: SessionRecord) -> Steps[None]:
         announce = self._cookie.changed
-        data = dict.copy(self)
+        data, text = self._content()
         written = yield StoreCall("save", (record.id, data), self._save_keywords(record))
-        self._written(written, data)
+        self._written(written, text)
         self.announce = self.announce or announce
 
-    def _custom_id(self) -> str | None:
-        return None if self._visit.genid is None else self._visit.genid()
+    def _content(self) -> tuple[dict[str, Any], bytes]:
+        """What is to be stored, and its text. Raises ``EncodeError`` before the store is asked."""
+        data = dict.copy(self)
+        return data, self._visit.codec.encode(data)
 
     def _save_keywords(self, record: SessionRecord) -> dict[str, Any]:
-        keywords: dict[str, Any] = {
-            "base": record,
-            "conflict": "overwrite" if self._emptied else self._visit.conflict,
-        }
+        conflict = "overwrite" if self._emptied else self._visit.conflict
+        keywords: dict[str, Any] = {"base": record, "conflict": conflict}
         if self._idle is not UNSET:
             keywords["idle_timeout"] = self._idle
         if self._cookie.changed:
             keywords["cookie"] = self._cookie.overrides
         return keywords
 
-    def _touch(self, record: SessionRecord) -> Steps[None]:
+    def _touch(self, record: SessionRecord, *, certain: bool = False) -> Steps[None]:
         try:
-            alive = yield StoreCall("touch", (record.id,), {"base": record})
+            alive = yield StoreCall("touch", (record.id,), {"base": None if certain else record})
         except StoreError as error:
             _log.warning("%s", error)  # the session lives on; the next request touches it again
             return
@@ -382,25 +394,18 @@ class Session(TrackedDict):
             raise gone()
         self._take(record)
 
-    def _written(self, record: SessionRecord, sent: dict[str, Any]) -> None:
-        """The record is what is stored now; what it was merged with comes into the dict."""
-        self._record = record
-        self._text = record.encoded or self._visit.codec.encode(record.data)
-        if self._text != self._visit.codec.encode(sent):
-            self._replace(record.data)
+    def _written(self, record: SessionRecord, sent: bytes) -> None:
+        self._follow(record, sent)
         self._forced = self._emptied = self._regenerating = False
-        self._idle = UNSET
-        self._sid = None
+        self._idle, self._sid = UNSET, None
         self._cookie.keep()
 
-    def _rebase(self, record: SessionRecord) -> None:
-        """Take over a fresher record, and keep local changes on top of it."""
-        base = self._visit.codec.decode(self._text)
-        text = record.encoded or self._visit.codec.encode(record.data)
-        if text != self._text:
-            self._replace(merged(base, dict.copy(self), record.data, self._visit.codec))
-        self._record = record
-        self._text = text
+    def _follow(self, record: SessionRecord, base: bytes) -> None:
+        """Take over what is stored now, and keep on top of it what was changed since ``base``."""
+        text, codec = self._text_of(record), self._visit.codec
+        if not self._alike(text, base):
+            self._replace(merged(codec.decode(base), dict.copy(self), record.data, codec))
+        self._record, self._text = record, text
 
     def _replace(self, data: Mapping[str, Any]) -> None:
         """Become equal to ``data``; a value that is stored alike stays the very object it is."""
@@ -408,36 +413,38 @@ class Session(TrackedDict):
         for key in [key for key in dict.keys(self) if key not in data]:
             dict.__delitem__(self, key)
         for key, value in data.items():
-            if not dict.__contains__(self, key) or (
-                encode({"": dict.__getitem__(self, key)}) != encode({"": value})
+            if not dict.__contains__(self, key) or not self._alike(
+                encode({"": dict.__getitem__(self, key)}), encode({"": value})
             ):
                 dict.__setitem__(self, key, value)
 
-    @property
-    def extended(self) -> bool:
-        """``touch()`` was called in this request."""
-        return self._touched
+    def _text_of(self, record: SessionRecord) -> bytes:
+        return record.encoded or self._visit.codec.encode(record.data)
 
-    @property
-    def _overridden(self) -> bool:
-        return self._idle is not UNSET or self._cookie.changed
+    def _alike(self, one: bytes, other: bytes) -> bool:
+        """Whether two texts hold the same data: a codec that encrypts never writes it alike."""
+        if one == other:
+            return True
+        decode = self._visit.codec.decode
+        return type(self._visit.codec) is not JSONCodec and repr(decode(one)) == repr(decode(other))
 
     def _data_changed(self) -> bool:
         if not self._accessed and not self._emptied:
             return False
         try:
-            return self._visit.codec.encode(dict.copy(self)) != self._text
+            return not self._alike(self._visit.codec.encode(dict.copy(self)), self._text)
         except EncodeError:
             return True
 
     def _can_announce(self, what: str) -> bool:
         visit = self._visit
         if visit.headers_sent:
-            _log.warning(
-                "the response had begun when the session changed: it can get no more %s", what
-            )
-            return False
-        if not self._cookie.policy.may_be_sent(visit.https):
-            _log.warning("over plain HTTP a session with secure=True can get no %s", what)
-            return False
-        return True
+            reason = "the response had begun"
+        elif not self._cookie.policy.may_be_sent(visit.https):
+            reason = "over plain HTTP, with secure=True"
+        else:
+            return True
+        if not self._warned:
+            _log.warning("%s: the session gets no %s", reason, what)
+        self._warned = True
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -18,6 +19,8 @@ ExcInfo: TypeAlias = (
 )
 StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
 
+_log = logging.getLogger("filesession.wsgi")
+
 
 class SessionMiddleware(Gateway):
     """Gives every request its session, at ``environ["filesession.session"]``.
@@ -30,15 +33,21 @@ class SessionMiddleware(Gateway):
 
     __doc__ = f"{__doc__}\n{Gateway.__doc__}"
 
-    _runner: BlockingRunner | None = None
+    _runner: BlockingRunner
+
+    def _prepare(self) -> None:
+        if is_async(self.store):
+            msg = "a store of coroutines cannot serve WSGI; use filesession.asgi"
+            raise ConfigurationError(msg)
+        self._runner = BlockingRunner(self.store)  # type: ignore[arg-type]  # is_async
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         key = self.key if "." in self.key else f"filesession.{self.key}"
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        if isinstance(environ.get(key), Session) or not self.rules.policy.covers(path or "/"):
+        if isinstance(environ.get(key), Session) or not self._covers(path.encode("latin-1")):
             return self.app(environ, start_response)  # type: ignore[no-any-return]
-        runner = self._blocking_runner()
+        runner = self._runner
         exchange = Exchange(
             self.rules,
             runner,
@@ -56,19 +65,10 @@ class SessionMiddleware(Gateway):
         except StoreError as error:
             return [response.refuse(error)]
         try:
-            body = self.app(environ, response.start)
-        except Exception:
+            return response.answered(self.app(environ, response.start))
+        except BaseException:
             response.abandon()
             raise
-        return response.answered(body)
-
-    def _blocking_runner(self) -> BlockingRunner:
-        if self._runner is None:
-            if is_async(self.store):
-                msg = "a store of coroutines cannot serve WSGI; use filesession.asgi"
-                raise ConfigurationError(msg)
-            self._runner = BlockingRunner(self.store)  # type: ignore[arg-type]  # is_async
-        return self._runner
 
 
 class _Response:
@@ -110,8 +110,9 @@ class _Response:
         return self._written
 
     def _written(self, data: bytes) -> None:
-        """The ``write`` of PEP 3333."""
-        self.begin()
+        """The ``write`` of PEP 3333; as with a body, nothing begins before there is something."""
+        if data:
+            self.begin()
         if self._write is not None and self._refused is None:
             self._write(data)
 
@@ -132,13 +133,23 @@ class _Response:
 
     def answered(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """The body to return for the application's."""
-        if isinstance(body, (list, tuple)):
-            self.begin()  # a server may want to take its length, so it stays a list
-            if self._refused is not None:
-                return [self._refused]
+        if not isinstance(body, (list, tuple)) and not self._is_file(body):
+            return _Body(self, body)
+        # It stays what it is: a server takes the length of a list, and sends a file by itself.
+        try:
+            self.begin()
             self.finish()
-            return body
-        return _Body(self, body)
+        except BaseException:
+            _close(body)
+            raise
+        if self._refused is not None:
+            _close(body)
+            return [self._refused]
+        return body
+
+    def _is_file(self, body: object) -> bool:
+        wrapper = self._environ.get("wsgi.file_wrapper")
+        return isinstance(wrapper, type) and isinstance(body, wrapper)
 
     def pieces(self, body: Iterable[bytes]) -> Iterator[bytes]:
         """The body, piece by piece; nothing leaves before the session is stored."""
@@ -165,16 +176,30 @@ class _Response:
             self._runner.run(self._exchange.finish(self._environ.get(self._key)))
 
     def abandon(self) -> None:
-        """The application raised: before the response, nothing is saved but a destroy."""
-        if self._write is None and self._refused is None:
-            self._runner.run(self._exchange.abandon())
+        """The application raised: what it did since its response started is saved all the same."""
+        if self._refused is not None:
+            return
+        if self._write is None:
+            self._runner.run(self._exchange.abandon(self._environ.get(self._key)))
+            return
+        try:
+            self.finish()
+        except Exception as error:  # noqa: BLE001 - the application's own is the one to raise
+            _log.error("%s", error)
+
+    def close(self) -> None:
+        """The server is done: save what is left, or give up what never started."""
+        if self._write is None:
+            self.abandon()
+        else:
+            self.finish()
 
     def refuse(self, error: ConflictError | StoreError) -> bytes:
         """Start a response in the application's place; its body."""
         answer = refusal(error)
-        self._refused = answer.body
+        self._refused = b"" if self._environ["REQUEST_METHOD"] == "HEAD" else answer.body
         self._start_response(f"{answer.status} {answer.reason}", answer.headers)
-        return answer.body
+        return self._refused
 
 
 class _Body:
@@ -191,8 +216,14 @@ class _Body:
     def close(self) -> None:
         """Close the application's body, and save what that or an early end left to save."""
         try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            self._response.finish()
+            _close(self._body)
+        except BaseException:
+            self._response.abandon()
+            raise
+        self._response.close()
+
+
+def _close(body: object) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()

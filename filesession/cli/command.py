@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from importlib import import_module
 from typing import Any, Final
 
@@ -54,12 +52,8 @@ class Commands(click.RichGroup):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's word
         """Run the subcommand; every error of ours becomes its exit code."""
         try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()  # here, where a reader that went away can still be forgiven
+            return super().invoke(ctx)
         except BrokenPipeError:
-            _drop_output()
             code = _BROKEN_PIPE
         except KeyboardInterrupt:
             code = _INTERRUPTED
@@ -70,13 +64,6 @@ class Commands(click.RichGroup):
             say_error(str(error))
             code = COULD_NOT_RUN
         return ctx.exit(code)
-
-
-def _drop_output() -> None:
-    """Send what is still buffered nowhere, or Python would complain of the broken pipe at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 _MOVES: Final = (

@@ -175,6 +175,20 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(store: FileStore, options: 
     assert writer.returncode == 128 + 13
 
 
+@pytest.mark.parametrize("line", ["sweep", "status", "doctor", "ls", "ls --json"])
+def test_nor_is_a_reader_that_was_never_there(store: FileStore, line: str) -> None:
+    store.create()
+    name, *rest = line.split()
+    nobody, pipe = os.pipe()
+    os.close(nobody)
+    command = [sys.executable, "-m", "filesession", name, store.directory, *rest]
+    with os.fdopen(pipe, "w") as output:
+        result = subprocess.run(
+            command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert (result.returncode, result.stderr) == (128 + 13, "")
+
+
 LOADS = """
 import sys
 from click.testing import CliRunner

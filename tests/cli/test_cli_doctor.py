@@ -19,7 +19,9 @@ from filesession.errors import StoreUnavailable
 from filesession.janitor.heartbeat import Heartbeat, write_heartbeat
 from filesession.janitor.leader import Leadership
 from filesession.stores.file.layout import Layout
+from filesession.stores.file.sessionfile import Snapshot
 from filesession.stores.file.store import FileStore
+from filesession.stores.file.sweep import look
 
 BEAT = Heartbeat(
     pid=4242,
@@ -350,6 +352,13 @@ def test_what_is_gone_before_it_is_looked_at_is_no_ailment(
         yield os.path.join(layout.directory, "janitor.json.0123456789ab.tmp")
         yield from leftovers(layout)
 
+    def gone_meanwhile(path: str, handle: str) -> Snapshot | None:
+        if path == vanishing:
+            os.unlink(path)
+        return look(path, handle)
+
+    vanishing = str(a_session(store))
+    monkeypatch.setattr("filesession.cli.checks.look", gone_meanwhile)
     monkeypatch.setattr(Layout, "sessions", with_a_ghost)
     monkeypatch.setattr(Layout, "leftovers", with_another)
     assert wrong(store) == {}

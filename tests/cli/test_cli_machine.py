@@ -93,7 +93,7 @@ def disk(monkeypatch: pytest.MonkeyPatch, **members: int) -> None:
     ("members", "expected"),
     [
         ({}, ["ok", "ok"]),
-        ({"f_bavail": 10_000}, ["wrong", "ok"]),
+        ({"f_bavail": 40_000}, ["wrong", "ok"]),
         ({"f_blocks": 10_000, "f_bavail": 9_000}, ["wrong", "ok"]),
         ({"f_favail": 10}, ["ok", "wrong"]),
         ({"f_files": 0, "f_favail": 0}, ["ok"]),

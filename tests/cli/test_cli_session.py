@@ -95,6 +95,12 @@ def test_digits_that_fit_several_sessions_are_refused_and_they_are_named(
     assert len(store) == 2
 
 
+def test_enough_digits_tell_those_that_begin_alike_from_each_other(store: FileStore) -> None:
+    for handle in two_alike(store):
+        result = run("show", store.directory, handle[:12])
+        assert json.loads(result.stdout)["handle"] == handle
+
+
 @pytest.mark.parametrize("command", ["show", "destroy"])
 @pytest.mark.parametrize("given", ["0000", "0" * 32])
 def test_a_session_that_is_not_there_is_exit_1(store: FileStore, command: str, given: str) -> None:

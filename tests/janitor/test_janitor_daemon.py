@@ -354,22 +354,45 @@ def test_stopping_waits_for_the_sweep_in_hand_and_begins_no_other() -> None:
     janitor = Janitor(store, interval=3600)
     janitor.start()
     assert store.began.wait(DEADLINE)
+    ended = stop_elsewhere(janitor)
+    assert janitor._stopping.wait(DEADLINE)
+    janitor._set_due()
+    assert not ended.wait(0.2)
+    assert janitor._sweeper.since is not None
+    store.gate.set()
+    assert ended.wait(DEADLINE)
+    assert store.swept == 1
+
+
+def test_stopping_waits_for_the_look_in_hand(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, gate = threading.Event(), threading.Event()
+
+    def look() -> None:
+        looking.set()
+        assert gate.wait(DEADLINE)
+
+    janitor = Janitor(store, interval=3600)
+    monkeypatch.setattr(janitor, "_tick", look)
+    janitor.start()
+    assert looking.wait(DEADLINE)
+    ended = stop_elsewhere(janitor)
+    assert not ended.wait(0.2)
+    gate.set()
+    assert ended.wait(DEADLINE)
+
+
+def stop_elsewhere(janitor: Janitor) -> threading.Event:
+    """Stop it in another thread; set when that returned."""
     ended = threading.Event()
 
     def stop() -> None:
         janitor.stop()
         ended.set()
 
-    stopper = threading.Thread(target=stop)
-    stopper.start()
-    assert janitor._stopping.wait(DEADLINE)
-    janitor._set_due()
-    assert not ended.wait(0.2)
-    assert janitor._sweeper.since is not None
-    store.gate.set()
-    stopper.join(DEADLINE)
-    assert ended.is_set()
-    assert store.swept == 1
+    threading.Thread(target=stop).start()
+    return ended
 
 
 def test_a_janitor_that_was_told_to_stop_does_not_begin_to_lead(

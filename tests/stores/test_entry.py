@@ -1,0 +1,179 @@
+"""Ids and their handles, merges, and what a save makes of an entry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filesession.codec import JSONCodec
+from filesession.errors import ConfigurationError, ConflictError, SessionGone
+from filesession.lifetime import UNSET, Lifetime
+from filesession.record import NO_OVERRIDES, SessionRecord
+from filesession.stores.entry import (
+    Entry,
+    check_conflict,
+    handle_of,
+    merged,
+    new_handle,
+    new_id,
+)
+
+CODEC: Final = JSONCodec()
+STORE: Final = Lifetime(1800.0, None, None)
+
+# Values that are easily taken for one another.
+values = st.sampled_from([None, False, True, 0, 1, 1.0, "", "1", [], [1], [True], {}, {"a": 1}])
+mappings = st.dictionaries(st.sampled_from("abcde"), values)
+
+
+def entry(**more: Any) -> Entry:
+    return Entry(3, "aa", 100.0, 200.0, b'{"a":1}', **more)
+
+
+def record_of(one: Entry) -> SessionRecord:
+    return one.record("sid", one.saved, STORE, CODEC)
+
+
+def saved(one: Entry, data: Any = MappingProxyType({"a": 2}), **how: Any) -> Entry:
+    wanted = {"base": None, "conflict": "merge"} | how
+    encoded = None if data is None else CODEC.encode(data)
+    return one.saved_as(data, encoded, 300.0, codec=CODEC, **wanted)
+
+
+class TestIds:
+    def test_an_id_is_forty_three_characters_for_a_cookie(self) -> None:
+        ids = {new_id() for _ in range(100)}
+        assert len(ids) == 100
+        assert {len(sid) for sid in ids} == {43}
+        assert all(sid.replace("-", "a").replace("_", "a").isalnum() for sid in ids)
+
+    def test_a_handle_is_half_the_sha_256_of_the_id(self) -> None:
+        assert handle_of("abc") == "ba7816bf8f01cfea414140de5dae2223"
+        assert handle_of("\u00fc") == hashlib.sha256(b"\xc3\xbc").hexdigest()[:32]
+
+    @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=256))
+    def test_any_text_without_control_characters_is_an_id(self, sid: str) -> None:
+        assert handle_of(sid) == hashlib.sha256(sid.encode()).hexdigest()[:32]
+        assert new_handle(sid) == handle_of(sid)
+
+    @pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0xD800, 0xDFFF])
+    def test_no_control_character_or_half_a_pair_is_in_an_id(self, code: int) -> None:
+        for sid in (chr(code), f"a{chr(code)}", f"{chr(code)}a", f"a{chr(code)}a"):
+            assert handle_of(sid) is None
+            with pytest.raises(ConfigurationError, match="1 to 256 characters"):
+                new_handle(sid)
+
+    @pytest.mark.parametrize("sid", ["", "x" * 257, None, 7, b"abc", ["abc"], object()], ids=repr)
+    def test_what_is_no_text_of_that_length_is_no_id(self, sid: Any) -> None:
+        assert handle_of(sid) is None
+
+    def test_a_refused_id_is_not_in_the_message(self) -> None:
+        with pytest.raises(ConfigurationError) as refused:
+            new_handle("secret\n")
+        assert "secret" not in str(refused.value)
+
+
+class TestMerged:
+    @given(mappings, mappings, mappings)
+    def test_each_key_is_ours_if_we_changed_it_and_theirs_if_not(
+        self, base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]
+    ) -> None:
+        def text(data: dict[str, Any], key: str) -> str | None:
+            return json.dumps(data[key]) if key in data else None
+
+        expected = {}
+        for key in "abcde":
+            ours_changed = text(base, key) != text(ours, key)
+            chosen = ours if ours_changed else theirs
+            if key in chosen:
+                expected[key] = text(chosen, key)
+        found = merged(base, ours, theirs, CODEC)
+        assert {key: json.dumps(value) for key, value in found.items()} == expected
+
+    @given(mappings, mappings)
+    def test_who_changed_nothing_gets_theirs(
+        self, base: dict[str, Any], theirs: dict[str, Any]
+    ) -> None:
+        assert repr(merged(base, dict(base), theirs, CODEC)) == repr(theirs)
+
+    @given(mappings, mappings)
+    def test_where_they_changed_nothing_ours_stays(
+        self, base: dict[str, Any], ours: dict[str, Any]
+    ) -> None:
+        found = merged(base, ours, dict(base), CODEC)
+        assert repr(sorted(found.items())) == repr(sorted(ours.items()))
+
+    def test_a_merge_changes_none_of_the_three(self) -> None:
+        base, ours, theirs = {"a": [1]}, {"a": [1], "b": 1}, {"a": [2]}
+        merged(base, ours, theirs, CODEC)["a"].append(3)
+        assert (base, ours) == ({"a": [1]}, {"a": [1], "b": 1})
+
+
+class TestSavedAs:
+    def test_a_save_counts_and_keeps_what_is_not_given(self) -> None:
+        before = entry(idle=60.0, absolute=None, cookie={"max_age": 1})
+        after = saved(before)
+        assert after == Entry(4, "aa", 100.0, 300.0, b'{"a":2}', 60.0, None, {"max_age": 1})
+
+    def test_without_data_the_content_stays(self) -> None:
+        after = saved(entry(), None)
+        assert (after.version, after.data) == (4, b'{"a":1}')
+
+    @pytest.mark.parametrize("conflict", ["merge", "overwrite", "error"])
+    @pytest.mark.parametrize("data", [None, {"a": 2}], ids=["kept", "given"])
+    def test_a_base_of_another_lineage_is_gone(self, conflict: str, data: Any) -> None:
+        other = record_of(Entry(3, "bb", 100.0, 200.0, b'{"a":1}'))
+        with pytest.raises(SessionGone):
+            saved(entry(), data, base=other, conflict=conflict)
+
+    def test_a_conflict_holds_both_sides(self) -> None:
+        base = record_of(entry())
+        later = saved(entry(), {"a": 5})
+        with pytest.raises(ConflictError) as refused:
+            saved(later, {"a": 6}, base=base, conflict="error")
+        assert (refused.value.ours, refused.value.theirs) == ({"a": 6}, {"a": 5})
+
+    def test_content_that_is_kept_conflicts_with_nothing(self) -> None:
+        base = record_of(entry())
+        later = saved(entry(), {"a": 5})
+        assert saved(later, None, base=base, conflict="error").data == b'{"a":5}'
+
+    def test_the_idle_timeout_is_the_sessions_the_stores_or_none(self) -> None:
+        given_one = saved(entry(), idle_timeout=timedelta(minutes=1))
+        assert given_one.idle == 60
+        assert given_one.lifetime(STORE).idle_timeout == 60
+        without = saved(entry(), idle_timeout=math.inf)
+        assert without.idle is None
+        assert without.lifetime(STORE).idle_timeout is None
+        back = saved(given_one, idle_timeout=None)
+        assert back.idle is UNSET
+        assert back.lifetime(STORE).idle_timeout == 1800
+
+    def test_no_cookie_attributes_are_one_and_the_same(self) -> None:
+        assert saved(entry(cookie={"max_age": 1}), cookie={}).cookie is NO_OVERRIDES
+
+    def test_a_record_does_not_hand_out_the_cookie_attributes_to_change(self) -> None:
+        kept = saved(entry(), cookie={"max_age": 1})
+        with pytest.raises(TypeError):
+            record_of(kept).cookie["max_age"] = 2  # type: ignore[index]
+
+    def test_an_unknown_mode_is_named_with_those_there_are(self) -> None:
+        with pytest.raises(ConfigurationError, match="error, merge, overwrite, not 'newest'"):
+            check_conflict("newest")
+
+
+class TestAccessed:
+    def test_a_past_mark_is_believed(self) -> None:
+        assert entry().accessed(150.0, 250.0) == 150.0
+        assert entry().accessed(250.0, 250.0) == 250.0
+
+    def test_a_future_mark_is_not(self) -> None:
+        assert entry().accessed(250.001, 250.0) == 200.0
