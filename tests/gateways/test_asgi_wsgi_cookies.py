@@ -230,7 +230,7 @@ def test_x_forwarded_proto_counts_only_from_whom_it_is_trusted(
         ("/a%20b", "/a b", True),
     ],
 )
-def test_sessions_are_limited_to_the_path(
+def test_sessions_are_limited_to_the_path(  # noqa: PLR0917 - a row of the table and its fixtures
     make_site: Callable[..., Site],
     store: RecordingStore,
     sid: str,
