@@ -1,16 +1,16 @@
 """Every error filesession raises.
 
     FilesessionError
-    ├── ConfigurationError   (ValueError)    an option, a directory or a manifest that cannot be
-    used ├── EncodeError          (TypeError)     data that JSON cannot hold exactly; names the key
-    path ├── SessionGone          (LookupError)   the session was deleted, or has expired, meanwhile
-    ├── SessionExists                        the id asked for is taken ├── ConflictError
-    two writers, conflict="error"; holds both sides └── StoreError                           the
-    store could not do its work; nothing was lost by it
-        ├── StoreFull                        no space, no inodes, over quota
-        ├── StoreUnavailable                 the directory is gone, not permitted, or the disk fails
-        ├── LockTimeout      (TimeoutError)  another holder kept the session's lock
-        └── WouldSync                        asked not to wait, but the disk must be waited for
+    ├── ConfigurationError  (ValueError)    an option, directory or manifest that cannot be used
+    ├── EncodeError         (TypeError)     data that JSON cannot hold exactly; names the key path
+    ├── SessionGone         (LookupError)   the session was deleted, or has expired, meanwhile
+    ├── SessionExists                       the id asked for is taken
+    ├── ConflictError                       two writers, conflict="error"; holds both sides
+    └── StoreError                          the store could not do its work; nothing was lost by it
+        ├── StoreFull                       no space, no inodes, over quota
+        ├── StoreUnavailable                the directory is gone, not permitted, or its disk fails
+        ├── LockTimeout     (TimeoutError)  another holder kept the session's lock
+        └── WouldSync                       asked not to wait, but the disk must be waited for
 
 A message says what to do. No message holds a session id: where one session is meant, it is named by
 its handle, the stored name.

@@ -15,7 +15,7 @@ import pytest
 
 from filesession.errors import StoreError, StoreFull, StoreUnavailable
 from filesession.stores import FileStore
-from filesession.stores.file.store import LONGEST_JOURNAL
+from filesession.stores.file.size import LONGEST_JOURNAL
 from filesession.testing import ManualClock
 
 if TYPE_CHECKING:

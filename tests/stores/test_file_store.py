@@ -19,9 +19,8 @@ import pytest
 from filesession.codec import JSONCodec
 from filesession.errors import EncodeError, StoreUnavailable, WouldSync
 from filesession.stores import FileStore
-from filesession.stores.file import sessionfile
-from filesession.stores.file import store as store_module
-from filesession.stores.file.store import LARGEST_DATA, LINES_KEPT, LONGEST_JOURNAL
+from filesession.stores.file import sessionfile, size
+from filesession.stores.file.size import LARGEST_DATA, LINES_KEPT, LONGEST_JOURNAL
 from filesession.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -317,7 +316,7 @@ class TestGrowth:
     def test_what_is_too_large_is_refused_with_its_largest_key(
         self, store: FileStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(store_module, "LARGEST_DATA", 1000)
+        monkeypatch.setattr(size, "LARGEST_DATA", 1000)
         before = store.create({"n": 1})
         large = {"a": "x" * 300, "b": "x" * 500, "c": "x" * 200}
         refusals: list[Callable[[], object]] = [
@@ -335,7 +334,7 @@ class TestGrowth:
     def test_what_a_merge_makes_too_large_is_refused(
         self, store: FileStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(store_module, "LARGEST_DATA", 1000)
+        monkeypatch.setattr(size, "LARGEST_DATA", 1000)
         base = store.create()
         theirs = store.save(base.id, {"theirs": "x" * 700}, base=base)
         with pytest.raises(EncodeError, match="theirs: the session is larger"):
@@ -347,7 +346,7 @@ class TestGrowth:
     def test_the_largest_session_is_saved_and_regenerated_over_and_over(
         self, store: FileStore, raw: Raw, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(store_module, "LARGEST_DATA", 40_000)
+        monkeypatch.setattr(size, "LARGEST_DATA", 40_000)
         monkeypatch.setattr(sessionfile, "LARGEST", 2 * LINES_KEPT * 40_000)
         record = store.create({"text": "x" * 39_900})
         for n in range(30):

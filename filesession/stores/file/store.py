@@ -17,16 +17,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from filesession import locks
 from filesession.clock import Clock, system_clock
 from filesession.codec import Codec, JSONCodec
-from filesession.errors import (
-    EncodeError,
-    FilesessionError,
-    store_error,
-)
+from filesession.errors import FilesessionError, store_error
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
 from filesession.record import SessionRecord
 from filesession.stores.entry import (
@@ -42,18 +38,10 @@ from filesession.stores.file import sessionfile
 from filesession.stores.file.access import Access, SessionLock, translated
 from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
-from filesession.stores.file.sessionfile import NotASessionError, SessionFile, Snapshot
+from filesession.stores.file.sessionfile import NotASessionError, SessionFile
+from filesession.stores.file.size import check_fits, is_long
 from filesession.stores.file.sweep import look
 from filesession.stores.file.whole import WholeDirectory
-
-LONGEST_JOURNAL: Final = 16 * 1024
-"""Bytes. A longer file is replaced at the next save: 40 saves of a usual session, one read."""
-
-LINES_KEPT: Final = 4
-"""Of its largest lines a file may hold so many: a large session is not replaced each time."""
-
-LARGEST_DATA: Final = sessionfile.LARGEST // (2 * LINES_KEPT)
-"""Bytes, 8 MiB: the largest session, so that no file of ours is too large to be read."""
 
 
 class FileStore(WholeDirectory):
@@ -302,9 +290,9 @@ class FileStore(WholeDirectory):
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            self._check_fits(following.data)
+            check_fits(following.data, self.codec)
             line = line_of(following, seed_of(handle))
-            if _is_long(found, line):
+            if is_long(found, line):
                 self._check_may_sync(needed=True)
                 file.replace(self._layout, line, now, durable=self._durable)
             else:
@@ -418,9 +406,9 @@ class FileStore(WholeDirectory):
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            self._check_fits(following.data)
+            check_fits(following.data, self.codec)
             line = line_of(following, seed_of(target))
-            if _is_long(found, line):
+            if is_long(found, line):
                 # The session as it is goes with it: the file has its old name until it is moved.
                 kept = line_of(entry, seed_of(handle))
                 file.replace(self._layout, kept + line, now, durable=self._durable)
@@ -448,16 +436,5 @@ class FileStore(WholeDirectory):
 
     def _encoded(self, data: Mapping[str, Any]) -> bytes:
         encoded = self.codec.encode(data)
-        self._check_fits(encoded)
+        check_fits(encoded, self.codec)
         return encoded
-
-    def _check_fits(self, encoded: bytes) -> None:
-        if len(encoded) > LARGEST_DATA:
-            data = self.codec.decode(encoded)
-            path = max(data, key=lambda key: len(self.codec.encode({key: data[key]})))
-            raise EncodeError(path, f"the session is larger than {LARGEST_DATA >> 20} MiB")
-
-
-def _is_long(found: Snapshot, line: bytes) -> bool:
-    """Whether the file would be too long with that line, and is to be replaced."""
-    return found.size + len(line) > max(LONGEST_JOURNAL, LINES_KEPT * len(line))
