@@ -52,12 +52,36 @@ def seconds(name: str, value: Timeout | None) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    number = _number(value)
+    if number is None or not number > 0:
         msg = f"{name} must be a positive number of seconds, a timedelta or None, not {value!r}"
         raise ConfigurationError(msg)
-    return None if value == math.inf else float(value)
+    return None if number == math.inf else number
+
+
+def waiting(name: str, value: Timeout) -> float:
+    """How long to wait, in seconds: 0 not at all, ``math.inf`` for ever.
+
+    Raises:
+        ConfigurationError: it is neither a number of seconds from 0 nor such a ``timedelta``.
+    """
+    number = _number(value)
+    if number is None or not number >= 0:
+        msg = f"{name} must be a number of seconds from 0, or a timedelta, not {value!r}"
+        raise ConfigurationError(msg)
+    return number
+
+
+def _number(value: object) -> float | None:
+    """Seconds, or None for what is no time; an integer too large for a float is infinite."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +107,10 @@ class Lifetime:
         Raises:
             ConfigurationError: a value is not a positive time.
         """
-        if touch_interval in (0, timedelta(0)) and not isinstance(touch_interval, bool):
-            interval: float | None = 0.0
-        else:
-            interval = seconds("touch_interval", touch_interval)
+        interval = None if touch_interval is None else waiting("touch_interval", touch_interval)
+        if interval == math.inf:
+            msg = "touch_interval must have an end: a session would never expire"
+            raise ConfigurationError(msg)
         return cls(
             seconds("idle_timeout", idle_timeout),
             seconds("absolute_timeout", absolute_timeout),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from filelock import lock_descriptor
+from filelock import lock_descriptor, unlock_descriptor
 
 from filesession.errors import LockTimeout
 
@@ -24,6 +24,36 @@ DEFAULT_TIMEOUT: Final = 10.0
 """Seconds a caller waits for a session's lock unless it says otherwise."""
 
 
+class Patience:
+    """How long a caller waits for a lock, on however many files it must be taken meanwhile.
+
+    Args:
+        timeout: seconds from the first moment it has to wait.
+        what: names what is locked, in the message.
+    """
+
+    __slots__ = ("_deadline", "_timeout", "_what")
+
+    def __init__(self, timeout: float, what: str) -> None:
+        self._timeout = timeout
+        self._what = what
+        self._deadline: float | None = None
+
+    def left(self) -> float:
+        """Seconds until it ends.
+
+        Raises:
+            LockTimeout: it has ended.
+        """
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._timeout
+        left = self._deadline - now
+        if left <= 0:
+            raise lock_timeout(self._timeout, self._what)
+        return left
+
+
 def try_lock(descriptor: int) -> bool:
     """Take the exclusive lock of an open file if it is free; never waits.
 
@@ -33,27 +63,33 @@ def try_lock(descriptor: int) -> bool:
     return lock_descriptor(descriptor, blocking=False)
 
 
-def lock(descriptor: int, timeout: float, what: str) -> None:
-    """Take the exclusive lock of an open file, waiting up to ``timeout`` seconds for it.
-
-    It is released with the descriptor, by closing it.
+def lock(descriptor: int, patience: Patience) -> None:
+    """Take the exclusive lock of an open file, waiting for it as long as the caller's patience.
 
     Raises:
-        LockTimeout: someone else kept it; ``what`` names it in the message.
+        LockTimeout: someone else kept it.
         OSError: the file system cannot lock.
     """
     if lock_descriptor(descriptor, blocking=False):
         return
-    deadline = time.monotonic() + timeout
     pause = FIRST_PAUSE
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise lock_timeout(timeout, what)
-        time.sleep(min(pause, left))
+        time.sleep(min(pause, patience.left()))
         if lock_descriptor(descriptor, blocking=False):
             return
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def unlock(descriptor: int) -> None:
+    """Give a lock back.
+
+    Closing the descriptor is not enough: a child forked while the lock was held has a copy of it,
+    and would keep the lock for as long as it lives.
+
+    Raises:
+        OSError: the file system could not.
+    """
+    unlock_descriptor(descriptor)
 
 
 def lock_timeout(timeout: float, what: str) -> LockTimeout:

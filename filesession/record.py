@@ -78,7 +78,9 @@ class SweepReport:
         freed: bytes of those.
         oldest_overdue: seconds by which the longest overdue of them was late; 0 when none was due.
         busy: due sessions left for the next sweep because their lock was held throughout.
-        corrupt: files that could not be read and were set aside.
+        corrupt: files that hold no session and were set aside.
+        failed: sessions that could not be read, deleted or set aside; the log says why.
+        mended: sessions dated in the future, by a clock that was set back; they count from now.
         leftovers: temporary files of writers that died, removed.
         complete: False when ``limit`` ended it early.
         dry_run: nothing was changed.
@@ -92,6 +94,8 @@ class SweepReport:
     oldest_overdue: float = 0.0
     busy: int = 0
     corrupt: int = 0
+    failed: int = 0
+    mended: int = 0
     leftovers: int = 0
     complete: bool = True
     dry_run: bool = False

@@ -55,7 +55,7 @@ def test_a_free_lock_is_taken_and_a_held_one_is_not(two: tuple[int, int]) -> Non
 
 def test_it_is_the_systems_lock_that_is_taken(two: tuple[int, int]) -> None:
     ours, theirs = two
-    locks.lock(ours, 0, "it")
+    locks.lock(ours, locks.Patience(0, "it"))
     with pytest.raises(BlockingIOError):
         fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -65,16 +65,15 @@ def test_it_is_released_by_closing(tmp_path: Path) -> None:
     path.touch()
     for _ in range(2):
         descriptor = os.open(path, os.O_RDWR)
-        locks.lock(descriptor, 0, "it")
+        locks.lock(descriptor, locks.Patience(0, "it"))
         os.close(descriptor)
 
 
 def test_who_will_not_wait_does_not(two: tuple[int, int], patience: Patience) -> None:
     ours, theirs = two
-    locks.lock(ours, 0, "it")
-    for timeout in (0, -1):
-        with pytest.raises(LockTimeout, match=f"^it is locked by another request.* {timeout} s$"):
-            locks.lock(theirs, timeout, "it")
+    locks.lock(ours, locks.Patience(0, "it"))
+    with pytest.raises(LockTimeout, match=r"^it is locked by another request.* 0 s$"):
+        locks.lock(theirs, locks.Patience(0, "it"))
     assert patience.pauses == []
 
 
@@ -82,26 +81,48 @@ def test_who_waits_asks_less_and_less_often_and_then_gives_up(
     two: tuple[int, int], patience: Patience
 ) -> None:
     ours, theirs = two
-    locks.lock(ours, 0, "it")
+    locks.lock(ours, locks.Patience(0, "it"))
     with pytest.raises(LockTimeout, match=r"gave up after 0\.5 s"):
-        locks.lock(theirs, 0.5, "it")
+        locks.lock(theirs, locks.Patience(0.5, "it"))
     assert patience.now == pytest.approx(0.5)
     assert patience.pauses[0] == locks.FIRST_PAUSE
     assert patience.pauses[:-1] == sorted(patience.pauses[:-1])
     assert max(patience.pauses) <= locks.LONGEST_PAUSE
 
 
+def test_the_time_waited_for_one_file_is_not_waited_again_for_the_next(
+    two: tuple[int, int], patience: Patience
+) -> None:
+    ours, theirs = two
+    once = locks.Patience(10, "it")
+    assert once.left() == 10
+    patience.now += 9.5
+    locks.lock(ours, locks.Patience(0, "it"))
+    with pytest.raises(LockTimeout, match="gave up after 10 s"):
+        locks.lock(theirs, once)
+    assert sum(patience.pauses) == pytest.approx(0.5)
+
+
+def test_what_is_given_back_is_free_though_it_was_copied(two: tuple[int, int]) -> None:
+    ours, theirs = two
+    locks.lock(ours, locks.Patience(0, "it"))
+    copy = os.dup(ours)
+    locks.unlock(ours)
+    assert locks.try_lock(theirs) is True
+    os.close(copy)
+
+
 def test_who_waits_gets_it_when_it_comes_free(
     two: tuple[int, int], patience: Patience, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = two
-    locks.lock(ours, 0, "it")
+    locks.lock(ours, locks.Patience(0, "it"))
 
     def release(_: float) -> None:
         fcntl.flock(ours, fcntl.LOCK_UN)
 
     monkeypatch.setattr(time, "sleep", release)
-    locks.lock(theirs, 10, "it")
+    locks.lock(theirs, locks.Patience(10, "it"))
     assert locks.try_lock(ours) is False
 
 
@@ -113,4 +134,4 @@ def test_a_file_system_that_cannot_lock_is_an_error(
 
     monkeypatch.setattr(fcntl, "flock", cannot)
     with pytest.raises(OSError, match="No locks available"):
-        locks.lock(two[0], 10, "it")
+        locks.lock(two[0], locks.Patience(10, "it"))

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from filesession.codec import Codec, JSONCodec
-from filesession.errors import ConfigurationError, ConflictError, SessionGone
+from filesession.errors import ConfigurationError, ConflictError, SessionGone, StoreUnavailable
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable, seconds
 from filesession.record import NO_OVERRIDES, SessionRecord
 
@@ -33,6 +33,10 @@ ID_BYTES: Final = 32
 
 HANDLE_LENGTH: Final = 32
 """Hex digits of the SHA-256 that name a session in the store: 128 bits."""
+
+AHEAD: Final = 60.0
+"""Seconds. What is dated further in the future a sweep mends: clocks that serve one directory
+differ by less."""
 
 _PLAIN: Final = JSONCodec()
 
@@ -91,6 +95,7 @@ class Entry:
         idle: the session's own idle timeout in seconds, None for no limit, UNSET for the store's.
         absolute: likewise.
         cookie: the cookie attributes it overrode.
+        ended: a reader was refused it as expired; so it stays, whatever the clock says then.
     """
 
     version: int
@@ -101,6 +106,7 @@ class Entry:
     idle: float | Unsettable | None = UNSET
     absolute: float | Unsettable | None = UNSET
     cookie: Mapping[str, Any] = field(default_factory=lambda: NO_OVERRIDES)
+    ended: bool = False
 
     @classmethod
     def created_now(
@@ -128,13 +134,33 @@ class Entry:
         """The timeouts in force for this session."""
         return store.overridden(self.idle, self.absolute)
 
-    def accessed(self, mtime: float, now: float) -> float:
-        """The last activity: the touch mark, unless it lies in the future and cannot be true."""
-        return mtime if mtime <= now else self.saved
-
     def is_over(self, store: Lifetime, now: float, accessed: float) -> bool:
         """Whether a reader must be told that there is no such session."""
-        return self.lifetime(store).is_over(now, self.created, accessed)
+        return self.ended or self.lifetime(store).is_over(now, self.created, accessed)
+
+    def overdue(self, store: Lifetime, now: float, accessed: float) -> float | None:
+        """Seconds by which it is past the moment it may be deleted; None: it is not."""
+        lifetime = self.lifetime(store)
+        due = lifetime.due_at(self.created, accessed)
+        if due is not None and now > due:
+            return now - due
+        # One that a reader was refused, and that would be alive by this clock, is of no more use.
+        useless = self.ended and not lifetime.is_over(now, self.created, accessed)
+        return 0.0 if useless else None
+
+    def at(self, now: float) -> Entry:
+        """The same session by a clock that was set back to before its creation: no older than then.
+
+        Its age at the last save is known, and counts on from ``now``.
+        """
+        if self.created <= now:
+            return self
+        age = max(0.0, self.saved - self.created)
+        return replace(self, created=now - age, saved=now)
+
+    def as_ended(self) -> Entry:
+        """The entry that refuses the session for good."""
+        return replace(self, version=self.version + 1, ended=True)
 
     def saved_as(
         self,
@@ -159,11 +185,11 @@ class Entry:
         if data is None or encoded is None:
             encoded = self.data
         elif base is not None and base.version != self.version and conflict != "overwrite":
-            theirs = codec.decode(self.data)
+            theirs = decoded(self.data, codec)
             if conflict == "error":
                 raise ConflictError(ours=data, theirs=theirs)
             encoded = codec.encode(merged(codec.decode(base.encoded), data, theirs, codec))
-        following = replace(self, version=self.version + 1, saved=now, data=encoded)
+        following = replace(self.at(now), version=self.version + 1, saved=now, data=encoded)
         if idle_timeout is not UNSET:
             following = replace(following, idle=_own(idle_timeout, "idle_timeout"))
         if cookie is not UNSET:
@@ -174,12 +200,12 @@ class Entry:
         """What a caller gets to see, with data of its own.
 
         Raises:
-            ValueError: the codec cannot read the data.
+            StoreUnavailable: the codec cannot read the data.
         """
         lifetime = self.lifetime(store)
         return SessionRecord(
             sid,
-            codec.decode(self.data),
+            decoded(self.data, codec),
             self.version,
             self.created,
             accessed,
@@ -190,6 +216,31 @@ class Entry:
             self.lineage,
             self.data,
         )
+
+
+def decoded(data: bytes, codec: Codec) -> dict[str, Any]:
+    """The data of an entry.
+
+    Raises:
+        StoreUnavailable: the codec cannot read it. What is stored is whole, so that is a matter of
+            the codec, which may have been given another key: the session is left as it is.
+    """
+    try:
+        return codec.decode(data)
+    except Exception as error:
+        msg = (
+            "the session is whole, but the store's codec cannot read it"
+            f" ({type(error).__name__}: {error}); open the store with the codec that wrote it"
+        )
+        raise StoreUnavailable(msg) from error
+
+
+def accessed_at(mark: float, now: float) -> float:
+    """The last activity: the touch mark. One in the future is of a clock that was set back since.
+
+    It counts as now: the last activity that can be true, and no session ends before its time.
+    """
+    return min(mark, now)
 
 
 def merged(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from filesession import locks
@@ -18,9 +19,11 @@ from filesession.errors import LockTimeout, SessionExists
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
 from filesession.record import SessionInfo, SessionRecord, SweepReport
 from filesession.stores.entry import (
+    AHEAD,
     Conflict,
     Entry,
     check_conflict,
+    decoded,
     gone,
     handle_of,
     new_handle,
@@ -87,10 +90,14 @@ class MemoryStore:
 
     def load(self, sid: str) -> SessionRecord | None:
         """The live session of that id; None when absent, expired or malformed. Never waits."""
-        slot = self._slots.named.get(handle_of(sid) or "")
-        if slot is None or not slot.is_live(self._lifetime, self._clock()):
+        handle = handle_of(sid) or ""
+        slot, now = self._slots.named.get(handle), self._clock()
+        if slot is None:
             return None
-        return self._record(sid, slot)
+        if slot.is_live(self._lifetime, now):
+            return self._record(sid, slot, now)
+        self._end(handle, slot)
+        return None
 
     def create(
         self,
@@ -143,30 +150,34 @@ class MemoryStore:
         """
         check_conflict(conflict)
         encoded = self.codec.encode(data)
-        with self._changing(handle_of(sid) or "") as slot:
+        with self._changing(handle_of(sid) or "") as (slot, now):
             slot.entry = slot.entry.saved_as(
                 data,
                 encoded,
-                self._clock(),
+                now,
                 codec=self.codec,
                 base=base,
                 conflict=conflict,
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            slot.mark = slot.entry.saved
-            return self._record(sid, slot)
+            slot.mark = now
+            return self._record(sid, slot, now)
 
-    def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:  # noqa: ARG002
+    def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:
         """Note that the session was used now; False when it is gone.
 
-        One that follows the last activity by less than the touch interval is skipped. ``base`` is
-        not needed here: what is stored is at hand.
+        One that follows the last activity by less than the touch interval is skipped. ``base`` only
+        tells the session from another of the same id: what is stored is at hand.
         """
         slot, now = self._slots.named.get(handle_of(sid) or ""), self._clock()
         if slot is None or not slot.is_live(self._lifetime, now):
             return False
-        if slot.entry.lifetime(self._lifetime).wants_touch(now, slot.accessed(now)):
+        if base is not None and base.lineage != slot.entry.lineage:
+            return False
+        if slot.mark > now or slot.entry.lifetime(self._lifetime).wants_touch(
+            now, slot.accessed(now)
+        ):
             slot.mark = now
         return True
 
@@ -212,11 +223,11 @@ class MemoryStore:
         if handle is None:
             raise gone()
         self._make_way(target)
-        with self._changing(handle) as slot:
+        with self._changing(handle) as (slot, now):
             following = slot.entry.saved_as(
                 data,
                 encoded,
-                self._clock(),
+                now,
                 codec=self.codec,
                 base=base,
                 conflict=conflict,
@@ -225,14 +236,14 @@ class MemoryStore:
             )
             if not self._slots.move(handle, target):
                 raise _taken(target)
-            slot.entry, slot.mark = following, following.saved
-            return self._record(chosen, slot)
+            slot.entry, slot.mark = following, now
+            return self._record(chosen, slot, now)
 
-    def lock(self, sid: str, *, timeout: float = locks.DEFAULT_TIMEOUT) -> SlotLock:
+    def lock(self, sid: str, *, timeout: Timeout = locks.DEFAULT_TIMEOUT) -> SlotLock:
         """A context manager: the session, fresh, and for nobody else to change; as ``Locks.lock``.
 
         Raises on entering:
-            LockTimeout: another kept it for ``timeout`` seconds.
+            LockTimeout: another kept it for ``timeout``, seconds or a ``timedelta``.
             SessionGone: there is no such session.
         """
         return SlotLock(self._slots, self._opened, sid, timeout if self._patience else 0)
@@ -255,43 +266,49 @@ class MemoryStore:
         number examined so far.
         """
         started, tick = self._clock(), time.monotonic()
-        examined = expired = freed = busy = 0
-        oldest, complete = 0.0, True
-        for handle, slot in list(self._slots.named.items()):
-            if limit is not None and expired >= limit:
+        tally = _Tally()
+        complete = True
+        for examined, (handle, slot) in enumerate(list(self._slots.named.items()), 1):
+            if limit is not None and tally.expired >= limit:
                 complete = False
                 break
-            overdue = slot.overdue(self._lifetime, self._clock())
-            if overdue is not None and not dry_run:
-                try:
-                    overdue = self._delete_due(handle)
-                except LockTimeout:
-                    overdue, busy = None, busy + 1
-            if overdue is not None:
-                expired += 1
-                freed += len(slot.entry.data)
-                oldest = max(oldest, overdue)
-            examined += 1
+            self._examine(handle, slot, tally, dry_run=dry_run)
+            tally.examined = examined
             if progress is not None:
                 progress(examined)
         return SweepReport(
             started_at=started,
             seconds=time.monotonic() - tick,
-            examined=examined,
-            expired=expired,
-            freed=freed,
-            oldest_overdue=oldest,
-            busy=busy,
             complete=complete,
             dry_run=dry_run,
+            **asdict(tally),
         )
+
+    def _examine(self, handle: str, slot: Slot, tally: _Tally, *, dry_run: bool) -> None:
+        now = self._clock()
+        overdue = slot.overdue(self._lifetime, now)
+        ahead = max(slot.mark, slot.entry.created) > now + AHEAD
+        try:
+            if overdue is not None and not dry_run:
+                overdue = self._delete_due(handle)
+            elif overdue is None and ahead and not dry_run:
+                ahead = self._mend(handle)
+        except LockTimeout:
+            tally.busy += 1
+            return
+        if overdue is not None:
+            tally.expired += 1
+            tally.freed += len(slot.entry.data)
+            tally.oldest_overdue = max(tally.oldest_overdue, overdue)
+        elif ahead:
+            tally.mended += 1
 
     def inspect(self, handle: str) -> tuple[SessionInfo, dict[str, Any]] | None:
         """What is known of a stored session, by its stored name, and its data; expired or not."""
         slot = self._slots.named.get(handle)
         if slot is None:
             return None
-        return self._info(handle, slot), self.codec.decode(slot.entry.data)
+        return self._info(handle, slot), decoded(slot.entry.data, self.codec)
 
     def clear(self) -> int:
         """Remove every session; the number that were live.
@@ -313,18 +330,30 @@ class MemoryStore:
         """Release what the store holds: nothing but its sessions, which stay."""
 
     @contextmanager
-    def _changing(self, handle: str) -> Iterator[Slot]:
-        """A live session with its lock. Raises ``SessionGone`` when it is none."""
-        with self._slots.exclusive(handle, self._patience) as slot:
-            if slot is None or not slot.is_live(self._lifetime, self._clock()):
-                raise gone()
-            yield slot
+    def _changing(self, handle: str) -> Iterator[tuple[Slot, float]]:
+        """A live session with its lock, and the time at which it was live.
 
-    def _opened(self, sid: str, slot: Slot) -> SessionRecord:
-        """What a holder of its lock gets to see. Raises ``SessionGone`` when it has expired."""
-        if not slot.is_live(self._lifetime, self._clock()):
+        Raises:
+            SessionGone: it is none.
+        """
+        with self._slots.exclusive(handle, self._patience) as slot:
+            now = self._clock()
+            if slot is None or not slot.is_live(self._lifetime, now):
+                raise gone()
+            yield slot, now
+
+    def _opened(self, sid: str, slot: Slot | None) -> SessionRecord:
+        """What a holder of its lock gets to see. Raises ``SessionGone`` when that is nothing."""
+        now = self._clock()
+        if slot is None or not slot.is_live(self._lifetime, now):
             raise gone()
-        return self._record(sid, slot)
+        return self._record(sid, slot, now)
+
+    def _end(self, handle: str, slot: Slot) -> None:
+        """Note that an expired session was refused: no clock brings it back. Never waits."""
+        with suppress(LockTimeout), self._slots.exclusive(handle, timeout=0) as locked:
+            if locked is slot and not slot.is_live(self._lifetime, self._clock()):
+                slot.entry = slot.entry.as_ended()
 
     def _make_way(self, handle: str) -> None:
         """Remove an expired session; raises ``SessionExists`` for a live one."""
@@ -347,14 +376,37 @@ class MemoryStore:
         finally:
             slot.lock.release()
 
-    def _record(self, sid: str, slot: Slot) -> SessionRecord:
-        accessed = slot.accessed(self._clock())
-        return slot.entry.record(sid, accessed, self._lifetime, self.codec)
+    def _mend(self, handle: str) -> bool:
+        """Let a session that is dated in the future count from now; never waits for the lock."""
+        slot = self._slots.locked(handle, timeout=0)
+        if slot is None:
+            return False
+        try:
+            now = self._clock()
+            slot.entry, slot.mark = slot.entry.at(now), min(slot.mark, now)
+            return True
+        finally:
+            slot.lock.release()
+
+    def _record(self, sid: str, slot: Slot, now: float) -> SessionRecord:
+        return slot.entry.record(sid, slot.accessed(now), self._lifetime, self.codec)
 
     def _info(self, handle: str, slot: Slot) -> SessionInfo:
         entry, accessed = slot.entry, slot.accessed(self._clock())
         expires = entry.lifetime(self._lifetime).expires_at(entry.created, accessed)
         return SessionInfo(handle, len(entry.data), entry.created, accessed, expires)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a sweep has counted so far; as in ``SweepReport``."""
+
+    examined: int = 0
+    expired: int = 0
+    freed: int = 0
+    oldest_overdue: float = 0.0
+    busy: int = 0
+    mended: int = 0
 
 
 def _taken(handle: str) -> SessionExists:

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from filesession import locks
-from filesession.lifetime import Lifetime
+from filesession.lifetime import Lifetime, Timeout
 from filesession.record import SessionRecord
-from filesession.stores.entry import Entry, gone, handle_of
+from filesession.stores.entry import Entry, accessed_at
 from filesession.stores.held import HeldLock, HeldLocks
 
 
@@ -39,7 +39,7 @@ class Slot:
 
     def accessed(self, now: float) -> float:
         """The last activity, POSIX seconds."""
-        return self.entry.accessed(self.mark, now)
+        return accessed_at(self.mark, now)
 
     def is_live(self, store: Lifetime, now: float) -> bool:
         """Whether a reader gets to see it."""
@@ -47,8 +47,7 @@ class Slot:
 
     def overdue(self, store: Lifetime, now: float) -> float | None:
         """Seconds by which it is past the moment it may be deleted; None: it is not."""
-        due = self.entry.lifetime(store).due_at(self.entry.created, self.accessed(now))
-        return now - due if due is not None and now > due else None
+        return self.entry.overdue(store, now, self.accessed(now))
 
 
 class Slots:
@@ -102,9 +101,6 @@ class Slots:
         if self.named.setdefault(target, slot) is not slot:
             return False
         del self.named[handle]
-        held = self.held.get(handle)
-        if held is not None:
-            self.held.add(target, held)
         return True
 
 
@@ -113,55 +109,38 @@ class SlotLock(HeldLock):
 
     Args:
         slots: where the session is.
-        opened: gives the record of a live session, and raises for one that has expired.
+        opened: gives the record of a live session, and raises for one that is not.
         sid: the session's id.
-        timeout: seconds to wait for it.
+        timeout: seconds or ``timedelta`` to wait for it.
     """
 
     def __init__(
         self,
         slots: Slots,
-        opened: Callable[[str, Slot], SessionRecord],
+        opened: Callable[[str, Slot | None], SessionRecord],
         sid: str,
-        timeout: float,
+        timeout: Timeout,
     ) -> None:
-        super().__init__(slots.held)
+        super().__init__(slots.held, sid, timeout)
         self._slots = slots
         self._opened = opened
         self._sid = sid
-        self._timeout = timeout
-        self._nested = False
-        self.handle = handle_of(sid) or ""
         self.slot: Slot | None = None
 
-    def acquire(self) -> SessionRecord:
-        """Take the lock, waiting up to the timeout, and read the session.
+    def holds(self, handle: str) -> bool:
+        """Whether it is held, and on the session that is stored under that name now."""
+        slot = self.slot
+        return slot is not None and self._slots.named.get(handle) is slot
 
-        Raises:
-            LockTimeout: another kept it.
-            SessionGone: there is no such session.
-        """
-        slot = self._slots.mine(self.handle)
-        self._nested = slot is not None
-        if slot is None:
-            slot = self.slot = self._slots.locked(self.handle, self._timeout)
-            if slot is None:
-                raise gone()
-        try:
-            return self._opened(self._sid, slot)
-        except BaseException:
-            self.release()
-            raise
+    def _take(self, timeout: float) -> None:
+        self.slot = self._slots.locked(self.handle, timeout)
 
-    def bind(self) -> None:
-        """From here on, in this thread or task, calls for the session go through this lock."""
-        if not self._nested:
-            super().bind()
+    def _record(self) -> SessionRecord:
+        outer = self._outer
+        holder = outer if isinstance(outer, SlotLock) else self
+        return self._opened(self._sid, holder.slot)
 
-    def release(self) -> None:
-        """Give the lock back; of a lock inside a lock, the outer one does."""
+    def _drop(self) -> None:
         slot, self.slot = self.slot, None
         if slot is not None:
             slot.lock.release()
-        if not self._nested:
-            self._held.remove(self)

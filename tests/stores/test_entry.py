@@ -19,6 +19,7 @@ from filesession.lifetime import UNSET, Lifetime
 from filesession.record import NO_OVERRIDES, SessionRecord
 from filesession.stores.entry import (
     Entry,
+    accessed_at,
     check_conflict,
     handle_of,
     merged,
@@ -172,8 +173,45 @@ class TestSavedAs:
 
 class TestAccessed:
     def test_a_past_mark_is_believed(self) -> None:
-        assert entry().accessed(150.0, 250.0) == 150.0
-        assert entry().accessed(250.0, 250.0) == 250.0
+        assert accessed_at(150.0, 250.0) == 150.0
+        assert accessed_at(250.0, 250.0) == 250.0
 
-    def test_a_future_mark_is_not(self) -> None:
-        assert entry().accessed(250.001, 250.0) == 200.0
+    def test_a_future_mark_counts_as_now(self) -> None:
+        assert accessed_at(250.001, 250.0) == 250.0
+
+
+class TestEnded:
+    def test_one_that_was_refused_is_over_by_any_clock(self) -> None:
+        ended = entry().as_ended()
+        assert not entry().is_over(STORE, 200.0, 200.0)
+        assert ended.is_over(STORE, 200.0, 200.0)
+        assert ended.version == entry().version + 1
+
+    def test_it_is_due_when_the_session_would_have_been(self) -> None:
+        due = STORE.due_at(100.0, 200.0)
+        assert due is not None
+        ended = entry().as_ended()
+        just_over = 200.0 + 1800 + STORE.slack + 1
+        assert ended.overdue(STORE, just_over, 200.0) is None
+        assert ended.overdue(STORE, due + 5, 200.0) == 5
+
+    def test_it_is_due_at_once_when_the_clock_would_have_it_alive(self) -> None:
+        assert entry().as_ended().overdue(STORE, 300.0, 200.0) == 0
+        assert entry().overdue(STORE, 300.0, 200.0) is None
+
+
+class TestAt:
+    def test_a_clock_that_goes_on_changes_nothing(self) -> None:
+        assert entry().at(entry().created) == entry()
+
+    def test_by_a_clock_set_back_it_is_as_old_as_it_was_when_saved(self) -> None:
+        before = entry()
+        back = before.at(before.created - 10_000)
+        assert back.saved == before.created - 10_000
+        assert back.saved - back.created == before.saved - before.created
+
+    def test_a_save_keeps_that(self) -> None:
+        before = entry()
+        now = before.created - 10_000
+        following = before.saved_as({}, b"{}", now, codec=JSONCodec(), base=None, conflict="merge")
+        assert now - following.created == before.saved - before.created

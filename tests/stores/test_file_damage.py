@@ -52,11 +52,13 @@ def data_of(store: FileStore, sid: str) -> dict[str, Any] | None:
 class TestDamaged:
     @pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE.keys())
     def test_a_damaged_file_is_no_session_and_set_aside_once(
-        self, store: FileStore, raw: Raw, content: bytes
+        self, store: FileStore, raw: Raw, content: bytes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store.create({"n": 1}, sid="chosen")
         store.create({"n": 2}, sid="other")
         raw.path("chosen").write_bytes(content)
+        if not content:  # it might be in the making, were it young
+            monkeypatch.setattr("filesession.stores.file.sessionfile.YOUNG", -1.0)
         assert store.load("chosen") is None
         assert raw.set_aside() == [content]
         assert raw.files() == [raw.path("other")]
@@ -65,27 +67,39 @@ class TestDamaged:
         assert data_of(store, "other") == {"n": 2}
 
     @pytest.mark.parametrize(
-        ("verb", "answer"),
+        "verb",
         [
-            (lambda store: store.delete("chosen"), False),
-            (lambda store: store.save("chosen", {"n": 2}), SessionGone),
-            (lambda store: store.regenerate("chosen"), SessionGone),
-            (lambda store: store.lock("chosen").__enter__(), SessionGone),
+            lambda store: store.save("chosen", {"n": 2}),
+            lambda store: store.regenerate("chosen"),
+            lambda store: store.lock("chosen").__enter__(),
         ],
-        ids=["delete", "save", "regenerate", "lock"],
+        ids=["save", "regenerate", "lock"],
     )
     def test_a_writer_that_finds_damage_sets_it_aside_too(
-        self, store: FileStore, raw: Raw, verb: Callable[[FileStore], Any], answer: Any
+        self, store: FileStore, raw: Raw, verb: Callable[[FileStore], Any]
     ) -> None:
         store.create({"n": 1}, sid="chosen")
         raw.path("chosen").write_bytes(b"damage")
-        if answer is SessionGone:
-            with pytest.raises(SessionGone):
-                verb(store)
-        else:
-            assert verb(store) is answer
+        with pytest.raises(SessionGone):
+            verb(store)
         assert raw.set_aside() == [b"damage"]
         assert raw.files() == []
+
+    def test_damage_is_deleted_like_a_session(self, store: FileStore, raw: Raw) -> None:
+        store.create({"n": 1}, sid="chosen")
+        raw.path("chosen").write_bytes(b"damage")
+        assert store.delete("chosen") is False
+        assert raw.set_aside() == []
+        assert raw.files() == []
+
+    def test_an_empty_file_may_be_in_the_making(self, store: FileStore, raw: Raw) -> None:
+        store.create({"n": 1}, sid="chosen")
+        raw.path("chosen").write_bytes(b"")
+        assert store.load("chosen") is None
+        with pytest.raises(SessionGone):
+            store.save("chosen", {"n": 2})
+        assert raw.files() == [raw.path("chosen")]
+        assert data_of(store, store.create({"n": 3}, sid="chosen").id) == {"n": 3}
 
     def test_the_id_of_a_damaged_session_is_free_again(self, store: FileStore, raw: Raw) -> None:
         store.create({"n": 1}, sid="chosen")
@@ -134,6 +148,28 @@ class TestDamaged:
         if kind == "symlink":
             assert elsewhere.read_bytes() == content
 
+    @pytest.mark.parametrize("kind", ["symlink", "directory", "fifo"])
+    def test_what_is_no_file_is_no_session_to_those_who_only_look(
+        self, store: FileStore, raw: Raw, tmp_path: Path, clock: ManualClock, kind: str
+    ) -> None:
+        record = store.create({"n": 1}, sid="chosen")
+        path = raw.path("chosen")
+        path.rename(tmp_path / "elsewhere")
+        if kind == "symlink":
+            path.symlink_to(tmp_path / "elsewhere")
+        elif kind == "directory":
+            path.mkdir()
+        else:
+            os.mkfifo(path)
+        clock.advance(100)
+        assert list(store.scan()) == []
+        assert store.inspect(raw.name("chosen")) is None
+        assert store.touch("chosen") is False
+        with pytest.raises(SessionGone):
+            store.lock("chosen").__enter__()
+        assert store.load("chosen") is None
+        assert (tmp_path / "elsewhere").stat().st_mtime == record.accessed_at
+
     def test_a_file_copied_to_another_name_is_no_session_there(
         self, store: FileStore, raw: Raw
     ) -> None:
@@ -152,16 +188,49 @@ class TestDamaged:
             file.write(raw.path("ada").read_bytes())
         assert data_of(store, "eve") == {"user": "eve"}
 
-    def test_a_sealing_codec_that_cannot_read_it_sets_it_aside(
-        self, store: FileStore, directory: Path, raw: Raw, clock: ManualClock
+    @pytest.mark.parametrize("error", [ValueError("wrong key"), KeyError("key")], ids=repr)
+    def test_a_codec_that_cannot_read_it_costs_no_session(
+        self, store: FileStore, directory: Path, raw: Raw, clock: ManualClock, error: Exception
     ) -> None:
         store.create({"n": 1}, sid="chosen")
-        other = FileStore(directory, codec=Refusing(), clock=clock)
-        with pytest.raises(StoreUnavailable, match="codec cannot read"):
-            other.lock("chosen").__enter__()
-        assert other.inspect(raw.name("chosen")) is None
-        assert other.load("chosen") is None
-        assert len(raw.set_aside()) == 1
+        other = FileStore(directory, codec=Refusing(error), clock=clock)
+        for verb in (
+            lambda: other.load("chosen"),
+            lambda: other.lock("chosen").__enter__(),
+            lambda: other.inspect(raw.name("chosen")),
+        ):
+            with pytest.raises(StoreUnavailable, match=r"codec cannot read it .*key"):
+                verb()
+        assert raw.set_aside() == []
+        assert data_of(store, "chosen") == {"n": 1}
+
+    @pytest.mark.parametrize(
+        "verb",
+        [
+            lambda store: store.load("chosen"),
+            lambda store: store.save("chosen", {"n": 2}),
+            lambda store: store.touch("chosen"),
+            lambda store: store.create({"n": 2}, sid="chosen"),
+        ],
+        ids=["load", "save", "touch", "create"],
+    )
+    def test_a_session_of_a_newer_version_is_left_to_it(
+        self,
+        store: FileStore,
+        raw: Raw,
+        make_line: Callable[..., bytes],
+        verb: Callable[[FileStore], Any],
+    ) -> None:
+        store.create({"n": 1}, sid="chosen")
+        path = raw.path("chosen")
+        content = path.read_bytes() + make_line(path.name, format=2, data={"n": 9})
+        path.write_bytes(content)
+        with pytest.raises(StoreUnavailable, match=r"saved by a newer version .* update this one"):
+            verb(store)
+        assert path.read_bytes() == content
+        assert store.sweep().failed == 1
+        assert list(store.scan()) == []
+        assert store.delete("chosen") is True
 
     def test_damage_that_cannot_be_set_aside_is_no_error(
         self, store: FileStore, raw: Raw, faults: Faults, caplog: pytest.LogCaptureFixture
@@ -232,8 +301,8 @@ class TestEveryByte:
 class Refusing(JSONCodec):
     """A codec with another key."""
 
-    __slots__ = ()
+    def __init__(self, error: Exception) -> None:
+        self._error = error
 
     def decode(self, text: bytes) -> dict[str, Any]:
-        msg = "not sealed with this key"
-        raise ValueError(msg)
+        raise self._error

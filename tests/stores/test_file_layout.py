@@ -230,6 +230,16 @@ class TestManifest:
         FileStore.open(directory)
         assert (directory / "filesession.json").stat().st_ino == before
 
+    def test_one_that_is_far_too_long_is_refused_and_not_read_to_its_end(
+        self, directory: Path
+    ) -> None:
+        FileStore(directory)
+        os.truncate(directory / "filesession.json", 1 << 32)  # sparse: it takes no space
+        with pytest.raises(ConfigurationError, match=r"filesession\.json"):
+            FileStore.open(directory)
+        with pytest.raises(ConfigurationError, match=r"filesession\.json"):
+            FileStore(directory)
+
     def test_another_shard_depth_is_refused(self, directory: Path) -> None:
         FileStore(directory, shard_depth=2)
         with pytest.raises(ConfigurationError, match="shard_depth=2, not 1"):

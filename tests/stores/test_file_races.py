@@ -46,7 +46,7 @@ class Between:
 
     def creating_and_locking(self, other: Callable[[], object]) -> None:
         """After a file was made, empty, before its lock is asked for."""
-        self._once(SessionFile, "lock", other)
+        self._once(locks, "lock", other)
 
     def appending_and_moving(self, other: Callable[[], object]) -> None:
         """After a regenerate's line was written, before the file is renamed."""
@@ -177,7 +177,7 @@ class TestBetweenCreatingAndLocking:
         store.create({"n": 1}, sid="chosen")
         assert between.acted
         assert data_of(store, "chosen") == {"n": 1}
-        assert raw.set_aside() == [b""]
+        assert raw.set_aside() == []
 
     def test_another_who_creates_the_same_id_wins_or_loses_whole(
         self, store: FileStore, other: FileStore, raw: Raw, between: Between

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from filesession import locks
-from filesession.errors import StoreUnavailable
 from filesession.stores import FileStore
-from filesession.stores.file import sessionfile
+from filesession.stores.file import sessionfile, sweep
 from filesession.testing import ManualClock
 from filesession.testing.base import in_thread
 
@@ -99,10 +98,58 @@ class TestDue:
         report = store.sweep()
         assert (report.examined, report.expired, report.busy) == (1, 0, 0)
 
+    def test_sessions_deleted_after_they_were_listed_are_not_counted(
+        self, tmp_path: Path, clock: ManualClock
+    ) -> None:
+        # In one directory the system lists many names at once: the rest is listed, and gone.
+        store = FileStore(tmp_path / "flat", shard_depth=0, clock=clock)
+        for _ in range(10):
+            store.create()
+        clock.advance(2000)
+
+        def clear_once(examined: int) -> None:
+            if examined == 1:
+                store.clear()
+
+        report = store.sweep(progress=clear_once)
+        assert (report.examined, report.expired, report.busy) == (10, 1, 0)
+        assert len(store) == 0
+
+    @pytest.mark.parametrize("with_what", ["damage", "a directory"])
+    def test_one_that_is_no_session_any_more_under_the_lock_is_left_for_the_next(
+        self,
+        store: FileStore,
+        raw: Raw,
+        clock: ManualClock,
+        monkeypatch: pytest.MonkeyPatch,
+        with_what: str,
+    ) -> None:
+        path = raw.path(store.create(sid="chosen").id)
+        clock.advance(2000)
+        read = sessionfile.read
+
+        def replaced_meanwhile(path_read: str, handle: str) -> object:
+            monkeypatch.setattr(sessionfile, "read", read)
+            found = read(path_read, handle)
+            path.unlink()
+            if with_what == "damage":
+                path.write_bytes(b"damage")
+            else:
+                path.mkdir()
+            return found
+
+        monkeypatch.setattr(sessionfile, "read", replaced_meanwhile)
+        report = store.sweep()
+        assert (report.examined, report.expired, report.corrupt) == (1, 0, 0)
+        assert path.exists()
+        monkeypatch.setattr("filesession.stores.file.sweep.YOUNG", -1.0)
+        assert store.sweep().corrupt == 1
+        assert not path.exists()
+
     def test_one_whose_lock_is_kept_is_left_for_the_next(
         self, store: FileStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(locks, "DEFAULT_TIMEOUT", 0)  # it waits for that long at its end
+        monkeypatch.setattr(sweep, "PATIENCE", 0)  # it waits for that long at its end
         held = store.lock(store.create({"n": 1}).id)
         in_thread(held.__enter__)
         for n in range(3):
@@ -115,14 +162,15 @@ class TestDue:
         assert store.sweep().expired == 1
 
     def test_busy_ones_beyond_the_limit_are_not_waited_for(
-        self, store: FileStore, clock: ManualClock
+        self, store: FileStore, raw: Raw, clock: ManualClock
     ) -> None:
-        held = store.lock(store.create().id)
+        ids = {raw.name(sid): sid for sid in (store.create().id, store.create().id)}
+        held = store.lock(ids[next(store.scan()).handle])  # the one that is looked at first
         in_thread(held.__enter__)
-        store.create()
         clock.advance(2000)
         report = store.sweep(limit=1)
-        assert (report.expired, report.busy) == (1, 0)
+        assert (report.examined, report.expired, report.busy) == (2, 1, 1)
+        assert report.complete is False
         held.release()
 
     def test_a_sweep_on_a_full_disk_makes_room(
@@ -133,20 +181,113 @@ class TestDue:
         with faults.failing(OSError(errno.ENOSPC, "No space left"), only=("write", "mkdir")):
             assert store.sweep().expired == 1
 
-    @pytest.mark.parametrize("call", ["open", "fstat", "pread", "unlink", "scandir", "stat"])
-    def test_a_call_that_fails_is_an_error_and_the_next_sweep_goes_on(
+    @pytest.mark.parametrize("call", ["open", "fstat", "pread", "unlink", "stat"])
+    def test_a_call_that_fails_leaves_one_session_for_the_next_sweep(
         self, store: FileStore, clock: ManualClock, faults: Faults, call: str
     ) -> None:
         for _ in range(3):
             store.create()
         clock.advance(2000)
-        with (
-            faults.failing(OSError(errno.EIO, "Input/output error"), 2, only=(call,)),
-            pytest.raises(StoreUnavailable, match="Input/output error"),
-        ):
-            store.sweep()
-        store.sweep()
+        nth = 2 if call == "unlink" else 3  # the first looks are at the directory
+        with faults.failing(OSError(errno.EIO, "Input/output error"), nth, only=(call,)):
+            report = store.sweep()
+        assert (report.examined, report.expired, report.failed) == (3, 2, 1)
+        assert store.sweep().expired == 1
         assert len(store) == 0
+
+    def test_all_locks_that_are_held_are_waited_for_together(
+        self, store: FileStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slept: list[float] = []
+        now = [0.0]
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            now[0] += seconds
+
+        held = [store.lock(store.create().id) for _ in range(5)]
+        for lock in held:
+            in_thread(lock.__enter__)
+        clock.advance(2000)
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert store.sweep().busy == 5
+        assert sum(slept) == pytest.approx(sweep.PATIENCE)
+        for lock in held:
+            lock.release()
+
+
+class TestFuture:
+    """The clock was set back: what is dated in the future counts from now, once a sweep saw it."""
+
+    @pytest.mark.parametrize("back", [3600, 10 * 365 * 86400], ids=["an hour", "ten years"])
+    def test_no_session_ends_before_its_time_and_none_is_kept_for_good(
+        self, store: FileStore, clock: ManualClock, back: float
+    ) -> None:
+        sid = store.create({"n": 1}).id
+        clock.advance(10_000)
+        touched = store.create({"n": 2}).id
+        clock.advance(100)
+        store.touch(touched)
+        clock.advance(-back)
+        assert store.load(touched) is not None
+        report = store.sweep()
+        assert (report.expired, report.mended) == ((0, 2) if back > 10_100 else (1, 1))
+        assert store.sweep().mended == 0
+        clock.advance(1800)
+        assert store.load(touched) is not None
+        clock.advance(61)
+        assert store.load(touched) is None
+        clock.advance(60)
+        store.sweep()
+        assert store.load(sid) is None
+        assert len(store) == 0
+
+    def test_a_session_is_as_old_as_it_was_when_last_saved(
+        self, tmp_path: Path, clock: ManualClock
+    ) -> None:
+        store = FileStore(tmp_path / "s", idle_timeout=None, absolute_timeout=1000, clock=clock)
+        sid = store.create({"n": 1}).id
+        clock.advance(600)
+        store.save(sid, {"n": 2})
+        clock.advance(-(10**6))
+        assert store.sweep().mended == 1
+        record = store.load(sid)
+        assert record is not None
+        assert (record.data, record.created_at) == ({"n": 2}, clock.now - 600)
+        clock.advance(401)
+        assert store.load(sid) is None
+
+    def test_a_rehearsal_mends_nothing(
+        self, store: FileStore, raw: Raw, clock: ManualClock
+    ) -> None:
+        sid = store.create().id
+        clock.advance(-3600)
+        before = raw.path(sid).stat().st_mtime, raw.path(sid).read_bytes()
+        assert store.sweep(dry_run=True).mended == 1
+        assert (raw.path(sid).stat().st_mtime, raw.path(sid).read_bytes()) == before
+
+    def test_clocks_of_two_machines_may_differ_a_little(
+        self, store: FileStore, clock: ManualClock
+    ) -> None:
+        store.create()
+        clock.advance(-59)
+        assert store.sweep().mended == 0
+
+    def test_one_that_is_saved_meanwhile_needs_no_mending(
+        self, store: FileStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sid = store.create({"n": 1}).id
+        clock.advance(-3600)
+        read = sessionfile.read
+
+        def saved_meanwhile(path: str, handle: str) -> object:
+            found = read(path, handle)
+            store.save(sid, {"n": 2})
+            return found
+
+        monkeypatch.setattr(sessionfile, "read", saved_meanwhile)
+        assert store.sweep().mended == 0
 
 
 class TestDamage:
@@ -205,6 +346,35 @@ class TestDamage:
         assert record.data == {"n": 1}
 
     @pytest.mark.usefixtures("grown_old")
+    def test_one_that_a_reader_set_aside_after_it_was_looked_at_is_not_counted(
+        self, store: FileStore, raw: Raw, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.create(sid="chosen")
+        raw.path("chosen").write_bytes(b"damage")
+        read = sessionfile.read
+
+        def set_aside(path: str, handle: str) -> object:
+            monkeypatch.setattr(sessionfile, "read", read)
+            found = read(path, handle)
+            assert store.load("chosen") is None
+            return found
+
+        monkeypatch.setattr(sessionfile, "read", set_aside)
+        report = store.sweep()
+        assert (report.examined, report.corrupt) == (1, 0)
+        assert raw.set_aside() == [b"damage"]
+
+    def test_one_too_large_to_have_been_written_by_us_is_set_aside_unread(
+        self, store: FileStore, raw: Raw
+    ) -> None:
+        store.create(sid="chosen")
+        os.truncate(raw.path("chosen"), sessionfile.LARGEST + 1)  # sparse: it takes no space
+        assert store.sweep().corrupt == 1
+        assert raw.files() == []
+        [aside] = raw.corrupt.iterdir()
+        assert aside.stat().st_size == sessionfile.LARGEST + 1
+
+    @pytest.mark.usefixtures("grown_old")
     def test_one_whose_lock_is_held_is_left_to_its_holder(self, store: FileStore, raw: Raw) -> None:
         held = store.lock(store.create(sid="chosen").id)
         in_thread(held.__enter__)
@@ -214,16 +384,16 @@ class TestDamage:
         assert store.sweep().corrupt == 1
 
     @pytest.mark.usefixtures("grown_old")
-    def test_one_that_cannot_be_set_aside_is_an_error(
-        self, store: FileStore, raw: Raw, faults: Faults
+    def test_one_that_cannot_be_set_aside_is_counted(
+        self, store: FileStore, raw: Raw, caplog: pytest.LogCaptureFixture
     ) -> None:
         store.create(sid="chosen")
         raw.path("chosen").write_bytes(b"damage")
-        with (
-            faults.failing(OSError(errno.EROFS, "Read-only file system"), only=("rename",)),
-            pytest.raises(StoreUnavailable, match=r"setting .* aside: Read-only"),
-        ):
-            store.sweep()
+        raw.corrupt.write_text("no directory")
+        report = store.sweep()
+        assert (report.corrupt, report.failed) == (0, 1)
+        assert f"moving the unreadable {raw.path('chosen')} to {raw.corrupt}" in caplog.text
+        assert "Not a directory; the sweep goes on" in caplog.text
 
 
 class TestLeftovers:
@@ -250,6 +420,23 @@ class TestLeftovers:
         assert not any(path.exists() for path in left)
         assert raw.files() == [raw.path("chosen")]
         assert store.sweep().leftovers == 0
+
+    @pytest.mark.usefixtures("grown_old")
+    def test_two_sweeps_at_once_remove_each_of_them_once(
+        self, store: FileStore, directory: Path, raw: Raw, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left = self.make(store, directory, raw)
+        lstat, theirs = os.lstat, []
+
+        def swept_meanwhile(path: str) -> os.stat_result:
+            monkeypatch.setattr(os, "lstat", lstat)
+            theirs.append(FileStore.open(directory).sweep().leftovers)
+            return lstat(path)
+
+        monkeypatch.setattr(os, "lstat", swept_meanwhile)
+        assert store.sweep().leftovers == 0
+        assert theirs == [4]
+        assert not any(path.exists() for path in left)
 
     def test_young_ones_may_be_a_writers_work_in_progress(
         self, store: FileStore, directory: Path, raw: Raw
@@ -286,12 +473,22 @@ class TestLeftovers:
         assert all(one.read_text() == "precious" for one in strangers)
 
     @pytest.mark.usefixtures("grown_old")
-    def test_one_that_cannot_be_removed_is_an_error(
+    def test_one_that_cannot_be_removed_is_counted(
         self, store: FileStore, directory: Path, raw: Raw, faults: Faults
     ) -> None:
         self.make(store, directory, raw)
-        with (
-            faults.failing(OSError(errno.EROFS, "Read-only file system"), only=("unlink",)),
-            pytest.raises(StoreUnavailable, match=r"removing .*: Read-only"),
-        ):
-            store.sweep()
+        with faults.failing(OSError(errno.EROFS, "Read-only file system"), only=("unlink",)):
+            report = store.sweep()
+        assert (report.leftovers, report.failed) == (3, 1)
+
+    @pytest.mark.usefixtures("grown_old")
+    def test_one_whose_writer_is_at_work_is_left(
+        self, store: FileStore, directory: Path, raw: Raw
+    ) -> None:
+        left = self.make(store, directory, raw)[0]
+        descriptor = os.open(left, os.O_RDWR)
+        assert locks.try_lock(descriptor)
+        assert store.sweep().leftovers == 3
+        assert left.exists()
+        os.close(descriptor)
+        assert store.sweep().leftovers == 1

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from filesession.lifetime import UNSET
 from filesession.stores.entry import Entry
-from filesession.stores.file.journal import last_entry, line_of, seed_of
+from filesession.stores.file.journal import (
+    MOST_BROKEN,
+    NewerFormatError,
+    last_entry,
+    line_of,
+    seed_of,
+)
 
 if TYPE_CHECKING:
     from filesession.lifetime import Unsettable
@@ -44,7 +50,7 @@ mappings = st.dictionaries(st.text() | st.just("data"), json_values, max_size=4)
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     return Entry(
-        draw(st.integers(1, 2**63)),
+        draw(st.integers(1, 2**53 - 1)),
         draw(st.text("0123456789abcdef", max_size=16)),
         draw(times),
         draw(times),
@@ -54,6 +60,7 @@ def entries(draw: st.DrawFn) -> Entry:
         draw(timeouts),
         draw(timeouts),
         draw(mappings),
+        draw(st.booleans()),
     )
 
 
@@ -170,15 +177,17 @@ def test_garbage_is_no_session(content: bytes) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"format": 2},
-        {"format": "1"},
         {"version": "1"},
+        {"version": True},
+        {"version": 0},
+        {"version": 2**53},
         {"version": 1.0},
         {"version": None},
         {"lineage": 1},
         {"lineage": None},
         {"created": "1"},
         {"created": None},
+        {"created": True},
         {"saved": [1]},
         {"idle": "5"},
         {"absolute": {}},
@@ -193,6 +202,29 @@ def test_a_whole_line_that_says_something_else_is_passed_over(
     line = make_line(NAME, **damage, data={"n": 9})
     assert last_entry(line, SEED) is None
     assert last_entry(LINE_ONE + line, SEED) == FIRST
+
+
+@pytest.mark.parametrize("format", [2, 0, "1", None])
+def test_a_line_in_a_format_of_another_version_is_not_passed_over(
+    format: Any,  # noqa: A002 - as the line has it
+    make_line: Callable[..., bytes],
+) -> None:
+    line = make_line(NAME, format=format, data={"n": 9})
+    for content in (line, LINE_ONE + line):
+        with pytest.raises(NewerFormatError):
+            last_entry(content, SEED)
+    assert last_entry(line + LINE_TWO, SEED) == SECOND
+
+
+def test_a_file_of_garbage_is_given_up_soon() -> None:
+    assert last_entry(LINE_ONE + b"\n" * (MOST_BROKEN - 1), SEED) == FIRST
+    assert last_entry(LINE_ONE + b"\n" * MOST_BROKEN, SEED) is None
+
+
+def test_that_it_was_refused_is_kept() -> None:
+    line = line_of(SECOND.as_ended(), SEED)
+    assert json.loads(line[9:])["ended"] is True
+    assert last_entry(LINE_ONE + line, SEED) == SECOND.as_ended()
 
 
 @pytest.mark.parametrize("missing", ["format", "version", "lineage", "created", "saved", "data"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from filesession.errors import ConfigurationError, LockTimeout
+from filesession.errors import ConfigurationError, LockTimeout, SessionExists
+from filesession.lifetime import Lifetime
 from filesession.stores import FileStore, MemoryStore
 from filesession.stores.protocol import (
     Impatient,
@@ -84,14 +87,78 @@ def test_a_session_can_be_looked_at_and_evicted_by_its_handle(clock: ManualClock
     assert len(store) == 0
 
 
-@pytest.mark.parametrize("timeout", [float("inf"), 10**12, 0, -1])
+class Interrupted(ManualClock):
+    """A clock at whose next readings another thread comes in between, each acting once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others: list[Callable[[], object]] = []
+
+    def __call__(self) -> float:
+        if self.others:
+            self.others.pop(0)()
+        return super().__call__()
+
+
+class TestBetween:
+    """What another does after we looked and before we act."""
+
+    def test_an_id_taken_while_a_session_moves_to_it_is_refused(self) -> None:
+        clock = Interrupted()
+        store = MemoryStore(clock=clock)
+        before = store.create({"n": 1}, sid="one")
+        clock.others = [lambda: store.create({"n": 2}, sid="two")]
+        with pytest.raises(SessionExists):
+            store.regenerate("one", {"n": 3}, base=before, new_sid="two")
+        two = store.load("two")
+        assert store.load("one") == before
+        assert two is not None
+        assert two.data == {"n": 2}
+
+    def test_a_session_deleted_while_it_is_swept_is_not_counted(self) -> None:
+        clock = Interrupted()
+        store = MemoryStore(clock=clock)
+        sid = store.create().id
+        clock.advance(10_000)
+        clock.others = [lambda: None, lambda: store.delete(sid)]  # the first is the sweep's start
+        report = store.sweep()
+        assert (report.examined, report.expired, report.freed) == (1, 0, 0)
+
+    def test_a_session_made_anew_while_the_old_one_is_swept_is_left(self) -> None:
+        clock = Interrupted()
+        store = MemoryStore(clock=clock)
+        store.create({"n": 1}, sid="chosen")
+        clock.advance(10_000)
+        clock.others = [lambda: None, lambda: store.create({"n": 2}, sid="chosen")]
+        assert store.sweep().expired == 0
+        record = store.load("chosen")
+        assert record is not None
+        assert record.data == {"n": 2}
+
+    def test_a_clock_that_is_set_right_during_a_sweep_costs_no_session(self) -> None:
+        clock = Interrupted()
+        store = MemoryStore(clock=clock)
+        before = store.create({"n": 1})
+        clock.advance(10_000)
+        clock.others = [lambda: None, lambda: None, lambda: clock.advance(-10_000)]
+        assert store.sweep().expired == 0
+        assert store.load(before.id) == before
+
+
+def test_its_timeouts_can_be_asked_for_in_seconds() -> None:
+    store = MemoryStore(timedelta(minutes=10), absolute_timeout=86_400, touch_interval=0)
+    assert store.lifetime == Lifetime(600, 86_400, 0)
+    assert MemoryStore().lifetime == Lifetime(1800, None, None)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 10**12, 0])
 def test_any_number_is_a_timeout_of_a_lock(timeout: float) -> None:
     store = MemoryStore()
     sid = store.create().id
     with store.lock(sid, timeout=timeout):
         with pytest.raises(LockTimeout, match="gave up after 0 s"):
             in_thread(store.without_waiting().lock(sid, timeout=timeout).acquire)
-        if timeout <= 0:
+        if timeout == 0:
             with pytest.raises(LockTimeout):
                 in_thread(store.lock(sid, timeout=timeout).acquire)
 

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from filesession.errors import LockTimeout, StoreUnavailable
+from filesession import locks
+from filesession.errors import LockTimeout, StoreError, StoreUnavailable
 from filesession.stores import FileStore
 from filesession.stores.entry import Entry
 from filesession.stores.file import sessionfile
@@ -44,10 +45,16 @@ def layout(store: FileStore, directory: Path) -> Layout:
 @pytest.fixture
 def path(layout: Layout) -> Path:
     """A file of one line."""
-    file = SessionFile.created(layout, NAME, durable=False)
-    file.append(line(1), 100.25, sync=False)
+    file = created(layout)
+    file.append(line(1), 100.25, sync=False, after=None)
     file.close()
     return Path(layout.path(NAME))
+
+
+def created(layout: Layout) -> SessionFile:
+    file = SessionFile.created(layout, NAME, 0, durable=False)
+    assert file is not None
+    return file
 
 
 @contextmanager
@@ -280,21 +287,57 @@ class TestLocking:
 
         def make_anew() -> None:
             holder.unlink(durable=False)
-            made = SessionFile.created(layout, NAME, durable=False)
-            made.append(line(9), 100.25, sync=False)
+            made = created(layout)
+            made.append(line(9), 100.25, sync=False, after=None)
             made.close()
             holder.close()
 
         assert waiter.after(make_anew) == (b'{"n":9}', True)
 
-    def test_what_was_created_is_noticed_to_have_been_moved_away(
-        self, layout: Layout, no_descriptor_leaks: None
-    ) -> None:
-        file = SessionFile.created(layout, NAME, durable=False)
-        assert file.lock() is True
-        layout.set_aside(file.path)
-        assert file.lock() is False
+    def test_what_is_created_is_locked(self, layout: Layout, no_descriptor_leaks: None) -> None:
+        file = created(layout)
+        assert not can_lock(layout)
         file.close()
+        assert can_lock(layout)
+
+    def test_what_is_created_and_taken_away_before_it_is_locked_is_none(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch, no_descriptor_leaks: None
+    ) -> None:
+        def taken_away(descriptor: int, patience: Any) -> None:
+            os.unlink(layout.path(NAME))
+
+        monkeypatch.setattr(locks, "lock", taken_away)
+        assert SessionFile.created(layout, NAME, 0, durable=False) is None
+
+    def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(
+        self, layout: Layout, path: Path, no_descriptor_leaks: None
+    ) -> None:
+        read, write = os.pipe()
+        with locked(layout):
+            child = os.fork()
+            if child == 0:  # pragma: no cover - coverage ends with the fork
+                os.close(write)
+                os.read(read, 1)
+                os._exit(0)
+        os.close(read)
+        assert can_lock(layout)
+        os.close(write)
+        assert os.waitpid(child, 0)[1] == 0
+
+    def test_a_child_that_was_forked_inside_does_not_hold_it(
+        self, layout: Layout, path: Path
+    ) -> None:
+        with locked(layout) as file:
+            child = os.fork()
+            if child == 0:  # pragma: no cover - coverage ends with the fork
+                try:
+                    file.is_named()
+                except StoreError as error:
+                    file.close()
+                    os._exit(0 if "forked inside the block" in str(error) else 1)
+                os._exit(2)
+            assert os.waitpid(child, 0)[1] == 0
+            assert not can_lock(layout)
 
 
 class TestWriting:
@@ -367,25 +410,32 @@ class TestWriting:
         self, layout: Layout, faults: Faults, no_descriptor_leaks: None
     ) -> None:
         with faults.failing(FULL, only=("fchmod",)), pytest.raises(OSError, match="No space"):
-            SessionFile.created(layout, NAME, durable=False)
+            SessionFile.created(layout, NAME, 0, durable=False)
         assert not Path(layout.path(NAME)).exists()
 
     def test_a_discarded_file_leaves_nothing(
         self, layout: Layout, no_descriptor_leaks: None
     ) -> None:
-        file = SessionFile.created(layout, NAME, durable=False)
+        file = created(layout)
         file.discard()
         assert not Path(file.path).exists()
-        gone = SessionFile.created(layout, NAME, durable=False)
+        gone = created(layout)
         os.unlink(gone.path)
         gone.discard()
+
+    def test_a_discarded_file_takes_no_other_with_it(self, layout: Layout, path: Path) -> None:
+        with locked(layout) as file:
+            path.rename(path.with_name("elsewhere"))
+            path.write_bytes(line(9))
+            file.discard()
+        assert path.read_bytes() == line(9)
 
     def test_no_shard_is_made_in_a_directory_that_vanished(
         self, layout: Layout, directory: Path
     ) -> None:
         (directory / "filesession.json").unlink()
         with pytest.raises(StoreUnavailable, match="has vanished"):
-            SessionFile.created(layout, NAME, durable=False)
+            SessionFile.created(layout, NAME, 0, durable=False)
         assert os.listdir(directory) == []
 
 
@@ -431,6 +481,17 @@ class TestReplacing:
             assert os.listdir(path.parent) == [NAME]
         assert calls[-1] == "rename"
 
+    def test_a_touch_while_the_disk_is_waited_for_is_kept(
+        self, layout: Layout, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "fdatasync", lambda _: os.utime(path, (300.5, 300.5)))
+        with locked(layout) as file:
+            file.replace(layout, line(2), 200.5, durable=False)
+        assert path.stat().st_mtime == 300.5
+        with locked(layout) as file:
+            file.append(line(3), 250.5, sync=True, after=file.snapshot())
+        assert path.stat().st_mtime == 300.5
+
     def test_one_that_is_interrupted_leaves_the_old_file(
         self, layout: Layout, path: Path, faults: Faults, no_descriptor_leaks: None
     ) -> None:
@@ -465,13 +526,31 @@ class TestMoving:
         assert number_in(path) == 1
 
     def test_both_directories_are_on_the_disk_when_it_is_durable(
-        self, layout: Layout, path: Path, monkeypatch: pytest.MonkeyPatch
+        self, layout: Layout, path: Path, faults: Faults
     ) -> None:
-        synced: list[str] = []
-        monkeypatch.setattr(sessionfile, "sync_directory", synced.append)
-        with locked(layout) as file:
+        Path(layout.path(OTHER)).parent.mkdir(exist_ok=True)
+        with locked(layout) as file, faults.failing(FULL, 99) as calls:
             file.move_to(layout, OTHER, durable=True)
-        assert synced == [os.path.dirname(layout.path(OTHER)), str(path.parent)]
+        assert calls == ["open", "open", "rename", "fsync", "fsync"]
+
+    def test_one_that_the_disk_refuses_has_the_name_it_had(
+        self, layout: Layout, path: Path, faults: Faults, no_descriptor_leaks: None
+    ) -> None:
+        for failing in faults.each(FULL):
+            with suppress(OSError, StoreError), locked(layout) as file, failing:
+                file.move_to(layout, OTHER, durable=True)
+            if path.exists():
+                assert number_in(path) == 1
+                assert not Path(layout.path(OTHER)).exists()
+            else:
+                os.rename(layout.path(OTHER), path)
+                break  # the last run, in which nothing failed
+
+    def test_a_file_that_lost_its_name_cannot_be_moved(self, layout: Layout, path: Path) -> None:
+        with locked(layout) as file:
+            path.unlink()
+            with pytest.raises(FileNotFoundError):
+                file.move_to(layout, OTHER, durable=False)
 
     def test_a_deleted_file_holds_no_session(self, layout: Layout, path: Path) -> None:
         with locked(layout) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +12,13 @@ from contextlib import contextmanager
 from filesession import locks
 from filesession.clock import Clock
 from filesession.codec import Codec
-from filesession.errors import (
-    FilesessionError,
-    SessionExists,
-    StoreUnavailable,
-    store_error,
-)
-from filesession.lifetime import Lifetime
+from filesession.errors import FilesessionError, SessionExists, StoreUnavailable, store_error
+from filesession.lifetime import Lifetime, Timeout
 from filesession.record import SessionRecord
-from filesession.stores.entry import Entry, gone, handle_of
+from filesession.stores.entry import Entry, accessed_at, gone
+from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
-from filesession.stores.file.sessionfile import NotASessionError, SessionFile, Snapshot
+from filesession.stores.file.sessionfile import NotASessionError, SessionFile, Snapshot, look
 from filesession.stores.held import HeldLock, HeldLocks
 
 _log = logging.getLogger("filesession.store")
@@ -36,9 +33,6 @@ def translated(doing: str, handle: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise store_error(error, f"{doing} session {handle}") from error
-    except ValueError as error:
-        msg = f"{doing} session {handle}: the codec cannot read what is stored ({error})"
-        raise StoreUnavailable(msg) from error
 
 
 class Access:
@@ -61,8 +55,10 @@ class Access:
         return access
 
     @contextmanager
-    def exclusive(self, handle: str) -> Iterator[SessionFile | None]:
+    def exclusive(self, handle: str, timeout: float | None = None) -> Iterator[SessionFile | None]:
         """The session's file with its lock; None when there is none. Waits for the lock.
+
+        ``timeout`` None is the store's own, in seconds.
 
         Raises:
             LockTimeout: another kept it.
@@ -72,12 +68,14 @@ class Access:
         if held is not None:
             with held.mutex:
                 if held.file is not None and held.file.handle == handle:
-                    yield held.file
+                    yield held.file if held.file.is_named() else None
                     return
         try:
-            file = SessionFile.locked(self.layout, handle, self.timeout)
+            file = SessionFile.locked(
+                self.layout, handle, self.timeout if timeout is None else timeout
+            )
         except NotASessionError:
-            self._move_aside(self.layout.path(handle))
+            self.layout.set_aside_odd(handle)
             file = None
         if file is None:
             yield None
@@ -88,8 +86,10 @@ class Access:
             file.close()
 
     @contextmanager
-    def changing(self, doing: str, handle: str) -> Iterator[tuple[SessionFile, Snapshot, Entry]]:
-        """A live session's file with its lock, and what it holds.
+    def changing(
+        self, doing: str, handle: str
+    ) -> Iterator[tuple[SessionFile, Snapshot, Entry, float]]:
+        """A live session's file with its lock, what it holds, and the time at which it was live.
 
         Raises:
             SessionGone: it was deleted or has expired.
@@ -97,147 +97,169 @@ class Access:
             StoreError: anything else that went wrong, inside too.
         """
         with translated(doing, handle), self.exclusive(handle) as file:
-            found = None if file is None else self.readable(file)
-            entry = None if found is None else self.live(found)
-            if file is None or found is None:
-                self.layout.check_present()
-                raise gone()
-            if entry is None:
-                raise gone()
-            yield file, found, entry
+            found, entry, now = self.live(file)
+            assert file is not None
+            yield file, found, entry, now
+
+    def live(self, file: SessionFile | None) -> tuple[Snapshot, Entry, float]:
+        """What a locked file holds, and the time at which it is live. Raises ``SessionGone``."""
+        found = None if file is None else self.readable(file)
+        if found is None or found.entry is None:
+            self.layout.check_present()
+            raise gone()
+        now = self.clock()
+        if self.is_over(found, now):
+            raise gone()
+        return found, found.entry, now
 
     def readable(self, file: SessionFile) -> Snapshot | None:
-        """What a locked file holds; None, and it is set aside, when that is no session."""
+        """What a locked file holds; None when that is no session, and then it is set aside.
+
+        But not an empty file whose maker may be about to write.
+        """
         try:
             found = file.snapshot()
         except NotASessionError:
-            found = None
-        if found is None or found.entry is None:
-            self._move_aside(file.path)
-            file.handle = None
+            self._move_aside(file)
+            return None
+        if found.entry is None:
+            if not found.may_be_in_the_making():
+                self._move_aside(file)
             return None
         return found
 
-    def live(self, found: Snapshot) -> Entry | None:
-        """The session a file holds, unless it has expired."""
+    def is_over(self, found: Snapshot, now: float) -> bool:
+        """Whether the session a file holds has expired, or there is none."""
         entry = found.entry
-        if entry is None:
+        return entry is None or entry.is_over(self.lifetime, now, accessed_at(found.mtime, now))
+
+    def touch(self, handle: str, base: SessionRecord | None) -> bool:
+        """Set the touch mark, unless the last one is young enough; False when the session is gone.
+
+        With the loaded record as ``base``: nothing, or one look at the mark and one call to set it.
+        """
+        path, now = self.layout.path(handle), self.clock()
+        try:
+            wanted = self._wants_touch_since(base, path, now)
+            if wanted is None:
+                found = look(path, handle)
+                if found is None:
+                    self.layout.check_present()
+                if found is None or found.entry is None or self.is_over(found, now):
+                    return False
+                entry = found.entry
+                if base is not None and entry.lineage != base.lineage:
+                    return False
+                wanted = entry.lifetime(self.lifetime).wants_touch(now, found.mtime)
+            if wanted:
+                os.utime(path, (now, now), follow_symlinks=False)
+        except FileNotFoundError:
+            self.layout.check_present()
+            return False
+        return True
+
+    def _wants_touch_since(self, base: SessionRecord | None, path: str, now: float) -> bool | None:
+        """Whether activity now is worth a new mark, by what was loaded; None: that cannot tell."""
+        if base is None:
             return None
-        now = self.clock()
-        over = entry.is_over(self.lifetime, now, entry.accessed(found.mtime, now))
-        return None if over else entry
+        lifetime = self.lifetime.overridden(base.idle_timeout, base.absolute_timeout)
+        if lifetime.is_over(now, base.created_at, base.accessed_at):
+            return None
+        if not lifetime.wants_touch(now, base.accessed_at):
+            return False
+        # The same mark: nobody saved it since, and what was loaded still is all there is.
+        mark = os.stat(path, follow_symlinks=False).st_mtime
+        return True if mark == base.accessed_at else None
 
     def make_way(self, handle: str) -> None:
         """Remove what lies where a session of a chosen id is to be.
 
         Raises:
             SessionExists: that is a live session.
+            LockTimeout: another kept its lock.
         """
         with self.exclusive(handle) as file:
-            found = None if file is None else self.readable(file)
-            if file is None or found is None:
+            if file is None:
                 return
-            if self.live(found) is not None:
+            found = self.readable(file)
+            if found is not None and not self.is_over(found, self.clock()):
                 msg = f"the id of session {handle} is taken by a live one; choose another"
                 raise SessionExists(msg)
-            file.unlink(durable=False)
+            if file.handle is not None:
+                file.unlink(durable=False)
+
+    def end(self, handle: str) -> None:
+        """Write down that an expired session was refused, so that no clock brings it back.
+
+        Never waits. Nothing depends on it while the clock goes on, so no failure is raised.
+        """
+        try:
+            with self.exclusive(handle, timeout=0) as file:
+                found = None if file is None else self.readable(file)
+                if file is None or found is None or found.entry is None or found.entry.ended:
+                    return
+                if self.is_over(found, self.clock()):
+                    line = line_of(found.entry.as_ended(), seed_of(handle))
+                    file.append(line, found.mtime, sync=False, after=found)
+        except (OSError, StoreUnavailable) as error:  # also LockTimeout: it is being used
+            _log.debug("session %s has expired, which was not written down: %s", handle, error)
 
     def set_aside(self, handle: str) -> None:
         """Move a session's file to ``corrupt/`` if, under its lock, it cannot be read either.
 
-        Nothing depends on it, so no failure is raised: it is tried again with the next reader.
+        Never waits. Nothing depends on it, so no failure is raised: it is tried again with the next
+        reader.
         """
         try:
-            with self.exclusive(handle) as file:
-                found = None if file is None else self.readable(file)
-                if file is None or found is None or found.entry is None:
-                    return
-                try:
-                    self.codec.decode(found.entry.data)
-                except ValueError:
-                    self._move_aside(file.path)
-                    file.handle = None
-        except OSError as error:  # also LockTimeout
+            with self.exclusive(handle, timeout=0) as file:
+                if file is not None:
+                    self.readable(file)
+        except (OSError, StoreUnavailable) as error:
             _log.warning("session %s cannot be read, nor be set aside: %s", handle, error)
 
-    def _move_aside(self, path: str) -> None:
-        self.layout.set_aside(path)
-        _log.warning("%s cannot be read and was moved to %s", path, self.layout.corrupt)
-
-    def follow(self, handle: str, target: str) -> None:
-        """A session held here got another handle: calls for that one go through its lock too."""
-        held = self.held.get(handle)
-        if held is not None:
-            self.held.add(target, held)
+    def _move_aside(self, file: SessionFile) -> None:
+        self.layout.set_aside(file.path)
+        file.handle = None
 
 
 class SessionLock(HeldLock):
     """The lock of one session's file, kept open while it is held."""
 
-    def __init__(self, access: Access, sid: str, timeout: float) -> None:
-        super().__init__(access.held)
+    def __init__(self, access: Access, sid: str, timeout: Timeout) -> None:
+        super().__init__(access.held, sid, timeout)
         self._access = access
         self._sid = sid
-        self._timeout = timeout
-        self._nested = False
-        self.handle = handle_of(sid) or ""
         self.file: SessionFile | None = None
         self.mutex = threading.RLock()
 
-    def acquire(self) -> SessionRecord:
-        """Take the lock, waiting up to the timeout, and read the session.
-
-        Raises:
-            LockTimeout: another kept it.
-            SessionGone: there is no such session.
-            StoreUnavailable: it cannot be read.
-        """
-        access = self._access
-        if not self.handle:
-            raise gone()
-        outer = access.held.get(self.handle)
-        if outer is not None and not outer.has(self.handle):
-            outer = None  # released, or its session was deleted or moved under it
-        self._nested = outer is not None
-        if outer is None:
-            with translated("locking", self.handle):
-                try:
-                    self.file = SessionFile.locked(access.layout, self.handle, self._timeout)
-                except NotASessionError:
-                    raise gone() from None
-        try:
-            return self._record(self if outer is None else outer)
-        except BaseException:
-            self.release()
-            raise
-
-    def has(self, handle: str) -> bool:
-        """Whether it is held, and on the session that is stored under that name."""
+    def holds(self, handle: str) -> bool:
+        """Whether it is held, and on the session that is stored under that name now."""
         file = self.file
         return file is not None and file.handle == handle
 
-    def _record(self, lock: SessionLock) -> SessionRecord:
-        access = self._access
-        with translated("locking", self.handle), lock.mutex:
-            file = lock.file if lock.has(self.handle) else None
-            found = None if file is None else access.readable(file)
-            entry = None if found is None else access.live(found)
-            if found is None or entry is None:
-                access.layout.check_present()
+    def _take(self, timeout: float) -> None:
+        with translated("locking", self.handle):
+            try:
+                self.file = SessionFile.locked(self._access.layout, self.handle, timeout)
+            except NotASessionError:
+                raise gone() from None
+            if self.file is None:
+                self._access.layout.check_present()
                 raise gone()
-            accessed = entry.accessed(found.mtime, access.clock())
+
+    def _record(self) -> SessionRecord:
+        access, outer = self._access, self._outer
+        holder = outer if isinstance(outer, SessionLock) else self
+        with translated("locking", self.handle), holder.mutex:
+            file = holder.file
+            if file is not None and not file.is_named():
+                file = None
+            found, entry, now = access.live(file)
+            accessed = accessed_at(found.mtime, now)
             return entry.record(self._sid, accessed, access.lifetime, access.codec)
 
-    def bind(self) -> None:
-        """From here on, in this thread or task, calls for the session go through this lock."""
-        if not self._nested:
-            super().bind()
-
-    def release(self) -> None:
-        """Give the lock back; of a lock inside a lock, the outer one does."""
+    def _drop(self) -> None:
         with self.mutex:
             if self.file is not None:
                 self.file.close()
                 self.file = None
-        if not self._nested:
-            self._held.remove(self)

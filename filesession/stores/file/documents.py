@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 from filesession.codec import dump_document
@@ -65,11 +66,29 @@ def write_document(path: str, members: dict[str, Any], *, durable: bool = False)
 
 def sync_directory(directory: str) -> None:
     """Have the names in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with surviving(directory):
+        pass
+
+
+@contextmanager
+def surviving(*directories: str) -> Iterator[None]:
+    """Have what changes inside in the names of these directories survive a power cut.
+
+    They are opened before anything changes: what fails after that is the disk itself.
+
+    Raises:
+        FileNotFoundError: one is not there; nothing was changed.
+        OSError: it is not known whether the change would survive.
+    """
+    with ExitStack() as stack:
+        descriptors = []
+        for directory in directories:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            descriptors.append(descriptor)
+        yield
+        for descriptor in descriptors:
+            os.fsync(descriptor)
 
 
 def write_all(descriptor: int, content: bytes) -> None:

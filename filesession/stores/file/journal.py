@@ -5,7 +5,8 @@ r"""The session file's content: a short journal, one line a save.
 1. The last whole line is the session. Lines above it are never changed, so whatever happens to a
    write, an older state is still whole.
 2. A line is whole when it ends in a line break and its checksum is right. A tail that is not,
-   because a write was cut short or a disk block never arrived, is passed over.
+   because a write was cut short or a disk block never arrived, is passed over. A whole line that a
+   newer version wrote is not: what is above it is no longer the session.
 3. The checksum, a CRC-32 in eight lower-case hex digits, covers the file's own name: a line copied
    to another file is not whole there. It guards against accidents, not against an author: who may
    write in the directory may write sessions.
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from types import NoneType
 from typing import Any, Final
 
 from filesession.codec import dump_object, load_object
@@ -26,10 +26,21 @@ from filesession.stores.entry import Entry
 
 FORMAT: Final = 1
 
+MOST_BROKEN: Final = 1000
+"""Lines passed over before the file is given up. Our own failures leave a few; more is garbage, and
+looking through all of it would take minutes."""
+
+LARGEST_VERSION: Final = 2**53
+"""No session is saved as often; what is more cannot be counted on."""
+
 _PREFIX: Final = 9
 """Bytes of the checksum and the blank behind it."""
 
 _DATA: Final = b',"data":'
+
+
+class NewerFormatError(Exception):
+    """The session was saved by a newer version of filesession, in a format not known here."""
 
 
 def seed_of(handle: str) -> int:
@@ -52,14 +63,22 @@ def line_of(entry: Entry, seed: int) -> bytes:
         header["absolute"] = entry.absolute
     if entry.cookie:
         header["cookie"] = dict(entry.cookie)
+    if entry.ended:
+        header["ended"] = True
     body = b"".join((dump_object(header)[:-1], _DATA, entry.data, b"}"))
     return b"%08x %b\n" % (zlib.crc32(body, seed), body)
 
 
 def last_entry(content: bytes, seed: int) -> Entry | None:
-    """The entry in the last whole line; None when there is no whole line."""
+    """The entry in the last whole line; None when there is no whole line.
+
+    Raises:
+        NewerFormatError: that line cannot be understood here.
+    """
     end = content.rfind(b"\n")
-    while end > 0:
+    for _ in range(MOST_BROKEN):
+        if end <= 0:
+            break
         start = content.rfind(b"\n", 0, end) + 1
         body = content[start + _PREFIX : end]
         if content[start : start + _PREFIX] == b"%08x " % zlib.crc32(body, seed):
@@ -77,7 +96,7 @@ def _parsed(body: bytes) -> Entry | None:
     members, data = parts
     try:
         if members["format"] != FORMAT:
-            return None
+            raise NewerFormatError
         entry = Entry(
             members["version"],
             members["lineage"],
@@ -87,6 +106,7 @@ def _parsed(body: bytes) -> Entry | None:
             members.get("idle", UNSET),
             members.get("absolute", UNSET),
             members.get("cookie", NO_OVERRIDES),
+            "ended" in members,
         )
     except KeyError:
         return None
@@ -110,10 +130,15 @@ def _parts(body: bytes) -> tuple[dict[str, Any], bytes] | None:
 def _is_well_formed(entry: Entry) -> bool:
     return (
         type(entry.version) is int
+        and 0 < entry.version < LARGEST_VERSION
         and type(entry.lineage) is str
-        and isinstance(entry.created, (int, float))
-        and isinstance(entry.saved, (int, float))
-        and (entry.idle is UNSET or isinstance(entry.idle, (int, float, NoneType)))
-        and (entry.absolute is UNSET or isinstance(entry.absolute, (int, float, NoneType)))
+        and _is_number(entry.created)
+        and _is_number(entry.saved)
+        and (entry.idle is UNSET or entry.idle is None or _is_number(entry.idle))
+        and (entry.absolute is UNSET or entry.absolute is None or _is_number(entry.absolute))
         and isinstance(entry.cookie, Mapping)
     )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or type(value) is int

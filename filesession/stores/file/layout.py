@@ -10,19 +10,23 @@ DIR/                    0700, ours, not a symlink
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
 
+from filesession.codec import dump_document
 from filesession.errors import ConfigurationError, StoreUnavailable, store_error
 from filesession.lifetime import Lifetime
 from filesession.stores.entry import HANDLE_LENGTH
 from filesession.stores.file.documents import (
     read_document,
+    surviving,
     sync_directory,
     unlink_if_there,
     write_document,
@@ -37,6 +41,8 @@ SESSIONS: Final = "sessions"
 CORRUPT: Final = "corrupt"
 
 SECRET_BYTES: Final = 32
+_log = logging.getLogger("filesession.store")
+
 _HANDLE: Final = re.compile(rf"[0-9a-f]{{{HANDLE_LENGTH}}}\Z")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}\Z")
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]+\.[0-9a-f]+\.tmp\Z")
@@ -96,7 +102,10 @@ class Layout:
             durable,
         )
         layout = cls(directory, depth)
-        if wanted != found:
+        if found is None and not layout._begin(wanted):
+            return cls.agreed(directory, shard_depth, lifetime, durable=durable)
+        if found is not None and wanted != found:
+            _log.warning("%s: %s", directory, wanted.differing_from(found))
             layout.write_manifest(wanted)
         return layout
 
@@ -144,12 +153,10 @@ class Layout:
             missing.append(shard)
             shard = os.path.dirname(shard)
         for directory in reversed(missing):
-            try:
+            with suppress(FileExistsError):
                 os.mkdir(directory, 0o700)
                 os.chmod(directory, 0o700)
-            except FileExistsError:
-                continue
-            if durable:
+            if durable:  # also when another made it, who may not have waited for the disk
                 sync_directory(os.path.dirname(directory))
 
     def sync_shard(self, handle: str) -> None:
@@ -170,16 +177,22 @@ class Layout:
             raise store_error(error, f"looking for {self._manifest}") from error
 
     def sessions(self) -> Iterator[tuple[str, str]]:
-        """(handle, path) of every session file, one directory at a time, in no order."""
+        """(handle, path) of every session file, one directory at a time, in no order.
+
+        Raises:
+            StoreUnavailable: the directory has vanished; or a part of it cannot be listed, which is
+                told when the rest is.
+        """
         for entry in self._files():
             if _HANDLE.match(entry.name) and entry.path == self.path(entry.name):
                 yield entry.name, entry.path
 
     def leftovers(self) -> Iterator[str]:
         """Paths of the temporary files that lie about, also of writers still at work."""
-        for name in os.listdir(self.directory):
-            if _TEMPORARY_DOCUMENT.match(name):
-                yield os.path.join(self.directory, name)
+        self.check_present()
+        for entry in self._walk(self.directory, 0):
+            if _TEMPORARY_DOCUMENT.match(entry.name):
+                yield entry.path
         yield from (entry.path for entry in self._files() if _TEMPORARY.match(entry.name))
 
     def strangers(self) -> Iterator[str]:
@@ -200,23 +213,50 @@ class Layout:
             return  # not made yet, or removed while we looked: nothing is stored there
         except OSError as error:
             raise store_error(error, f"listing {directory}") from error
+        failure = None
         with listing:
             for entry in listing:
                 shard = depth and _SHARD.match(entry.name) and entry.is_dir(follow_symlinks=False)
-                if shard:
-                    yield from self._walk(entry.path, depth - 1)
-                else:
+                if not shard:
                     yield entry
+                    continue
+                try:
+                    yield from self._walk(entry.path, depth - 1)
+                except StoreUnavailable as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
 
     def set_aside(self, path: str) -> None:
-        """Move a file that cannot be read to ``corrupt/``, where nothing reads it."""
+        """Move a file that cannot be read to ``corrupt/``, where nothing reads it, and say so.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            StoreUnavailable: ``corrupt`` cannot take it.
+        """
         name = f"{os.path.basename(path)}.{secrets.token_hex(4)}"
         try:
-            os.mkdir(self.corrupt, 0o700)
-            os.chmod(self.corrupt, 0o700)
-        except FileExistsError:
-            pass
-        os.rename(path, os.path.join(self.corrupt, name))
+            with suppress(FileExistsError):
+                os.mkdir(self.corrupt, 0o700)
+                os.chmod(self.corrupt, 0o700)
+            os.rename(path, os.path.join(self.corrupt, name))
+        except OSError as error:
+            if os.path.lexists(path):
+                doing = f"moving the unreadable {path} to {self.corrupt}, a directory of ours"
+                raise store_error(error, doing) from error
+            raise
+        _log.warning("%s cannot be read and was moved to %s", path, self.corrupt)
+
+    def set_aside_odd(self, handle: str) -> None:
+        """Move what is no regular file away from a session's name; one that is stays.
+
+        Raises:
+            StoreUnavailable: ``corrupt`` cannot take it.
+        """
+        path = self.path(handle)
+        with suppress(FileNotFoundError):  # another was faster
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                self.set_aside(path)
 
     def set_aside_count(self) -> int:
         """How many files lie in ``corrupt/``."""
@@ -234,6 +274,14 @@ class Layout:
         content = read_document(self._manifest)
         return None if content is None else manifest_of(content, self._manifest)
 
+    def _begin(self, manifest: Manifest) -> bool:
+        """Write the first manifest; False when another was first, who may have another shard depth.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        return _published(self._manifest, dump_document(asdict(manifest)))
+
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest; it survives a power cut from here on."""
         write_document(self._manifest, asdict(manifest), durable=True)
@@ -250,18 +298,28 @@ class Layout:
             return _read_key(path)
         except FileNotFoundError:
             self.check_present()
-        temporary = f"{path}.{secrets.token_hex(6)}.tmp"
-        try:
-            write_new(temporary, secrets.token_hex(SECRET_BYTES).encode("ascii"), durable=True)
-            os.link(temporary, path)  # fails when another worker was first, where rename would win
-            sync_directory(self.directory)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise store_error(error, f"making {path}") from error
-        finally:
-            unlink_if_there(temporary)
+        _published(path, secrets.token_hex(SECRET_BYTES).encode("ascii"))
         return _read_key(path)
+
+
+def _published(path: str, content: bytes) -> bool:
+    """Make a file of ours that is whole from its first moment; False when it is there already.
+
+    Raises:
+        StoreError: it could not be made.
+    """
+    temporary = f"{path}.{secrets.token_hex(6)}.tmp"
+    try:
+        write_new(temporary, content, durable=True)
+        with surviving(os.path.dirname(path)):
+            os.link(temporary, path)  # fails when another was first, where rename would win
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise store_error(error, f"making {path}") from error
+    finally:
+        unlink_if_there(temporary)
+    return True
 
 
 def _read_key(path: str) -> bytes:

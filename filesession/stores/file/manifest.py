@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from filesession.codec import load_object
@@ -31,6 +31,14 @@ class Manifest:
     def lifetime(self) -> Lifetime:
         """The timeouts the directory's store was last opened with."""
         return Lifetime(self.idle_timeout, self.absolute_timeout, self.touch_interval)
+
+    def differing_from(self, before: Manifest) -> str:
+        """What it changes, in words: ``idle_timeout is now 1800.0, and was 86400.0``."""
+        names = (field.name for field in fields(self))
+        pairs = ((name, getattr(self, name), getattr(before, name)) for name in names)
+        return "; ".join(
+            f"{name} is now {new}, and was {old}" for name, new, old in pairs if new != old
+        )
 
 
 def manifest_of(content: bytes, path: str) -> Manifest:

@@ -5,8 +5,10 @@ Rules:
 1. The lock is on the open file. What was opened by name may have been replaced or deleted before
    the lock came free, so the name is looked up again under the lock: another inode, and the file is
    opened anew; none, and the session is gone.
-2. A file is replaced only under its lock, by one whose lock the same holder already has.
-3. Only regular files are sessions. Anything else at a session's name is refused before it is read,
+2. A file is made, replaced or moved only under its lock: by a file whose lock the same holder has.
+3. A lock is given back before its file is closed, and a forked child closes the copies it got
+   without giving anything back: no child keeps a lock of its parent's, nor takes one away.
+4. Only regular files are sessions. Anything else at a session's name is refused before it is read,
    and opening it never waits (a FIFO would).
 """
 
@@ -15,18 +17,24 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from filesession import locks
+from filesession.errors import StoreError, StoreUnavailable, store_error
+from filesession.locks import Patience
 from filesession.stores.entry import Entry
-from filesession.stores.file.documents import sync_directory, write_all
-from filesession.stores.file.journal import last_entry, seed_of
+from filesession.stores.file.documents import surviving, write_all
+from filesession.stores.file.journal import NewerFormatError, last_entry, seed_of
 from filesession.stores.file.layout import Layout
 
 LARGEST: Final = 1 << 26
 """Bytes, 64 MiB: what is larger was not written by us and is not read."""
+
+YOUNG: Final = 60.0
+"""Seconds for which a file that holds nothing, or a temporary one, may be a writer's work."""
 
 _COMMON: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _READ: Final = os.O_RDONLY | _COMMON
@@ -59,12 +67,17 @@ class Snapshot:
     clean: bool
     changed: float
 
+    def may_be_in_the_making(self) -> bool:
+        """Whether it is empty and so new that its maker may be about to write."""
+        return self.size == 0 and time.time() - self.changed < YOUNG
+
 
 def read(path: str, handle: str) -> Snapshot | None:
     """The session file as it is; takes no lock and never waits for one. None: there is none.
 
     Raises:
         NotASessionError: something else lies there.
+        StoreUnavailable: a newer version of filesession wrote it.
         OSError: it cannot be read.
     """
     try:
@@ -81,6 +94,20 @@ def read(path: str, handle: str) -> Snapshot | None:
         os.close(descriptor)
 
 
+def look(path: str, handle: str) -> Snapshot | None:
+    """The file at ``path``, None when it is gone or no session's kind of file.
+
+    Raises:
+        StoreUnavailable: it cannot be read.
+    """
+    try:
+        return read(path, handle)
+    except NotASessionError:
+        return None
+    except OSError as error:
+        raise store_error(error, f"reading session {handle}") from error
+
+
 def _snapshot(descriptor: int, handle: str) -> Snapshot:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
@@ -91,7 +118,11 @@ def _snapshot(descriptor: int, handle: str) -> Snapshot:
         if not more:
             break  # cut short by its writer, whose write failed
         content += more
-    entry = last_entry(content, seed_of(handle))
+    try:
+        entry = last_entry(content, seed_of(handle))
+    except NewerFormatError:
+        msg = f"session {handle} was saved by a newer version of filesession; update this one"
+        raise StoreUnavailable(msg) from None
     clean = not content or content.endswith(b"\n")
     return Snapshot(entry, status.st_mtime, len(content), clean, status.st_ctime)
 
@@ -109,6 +140,7 @@ class SessionFile:
         self._descriptor = descriptor
         self.path = path
         self.handle: str | None = handle
+        _open[id(self)] = self
 
     @classmethod
     def locked(cls, layout: Layout, handle: str, timeout: float) -> SessionFile | None:
@@ -122,9 +154,10 @@ class SessionFile:
             OSError: it cannot be opened or locked.
         """
         path = layout.path(handle)
+        patience = Patience(timeout, f"session {handle}")
         while True:
             try:
-                descriptor = os.open(path, _CHANGE)
+                file = cls(os.open(path, _CHANGE), path, handle)
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -132,20 +165,24 @@ class SessionFile:
                     raise NotASessionError from error
                 raise
             try:
-                locks.lock(descriptor, timeout, f"session {handle}")
-                if is_named(descriptor, path):
-                    return cls(descriptor, path, handle)
+                if file._is_locked(patience):
+                    return file
             except BaseException:
-                os.close(descriptor)
+                file.close()
                 raise
-            os.close(descriptor)
+            file.close()
 
     @classmethod
-    def created(cls, layout: Layout, handle: str, *, durable: bool) -> SessionFile:
-        """Make a session's file, 0600 whatever the umask, empty and not locked.
+    def created(
+        cls, layout: Layout, handle: str, timeout: float, *, durable: bool
+    ) -> SessionFile | None:
+        """Make a session's file, 0600 whatever the umask, empty and locked.
+
+        None when another took the empty file away before it was locked.
 
         Raises:
             FileExistsError: the name is taken.
+            LockTimeout: another, who looks at the empty file, kept its lock.
             StoreUnavailable: the session directory has vanished.
             OSError: it cannot be made.
         """
@@ -158,106 +195,176 @@ class SessionFile:
         file = cls(descriptor, path, handle)
         try:
             os.fchmod(descriptor, 0o600)
+            if file._is_locked(Patience(timeout, f"session {handle}")):
+                return file
         except BaseException:
             file.discard()
             raise
-        return file
+        file.close()
+        return None
+
+    def _is_locked(self, patience: Patience) -> bool:
+        """Take the lock; False when the file has lost its name meanwhile."""
+        locks.lock(self._descriptor, patience)
+        return self.is_named()
+
+    def is_named(self) -> bool:
+        """Whether it still is the file of its name: another program may have removed it.
+
+        Raises:
+            StoreError: the lock stayed with the process from which this one was forked.
+            OSError: it cannot be looked up.
+        """
+        if self._descriptor < 0:
+            msg = (
+                "the lock of this session stayed with the process that took it, and this one was"
+                " forked inside the block; lock the session here, outside of it"
+            )
+            raise StoreError(msg)
+        return is_named(self._descriptor, self.path)
 
     def snapshot(self) -> Snapshot:
-        """What it holds now. Raises ``NotASessionError`` when that is no session's kind of file."""
+        """What it holds now.
+
+        Raises:
+            NotASessionError: that is no session's kind of file.
+            StoreUnavailable: a newer version of filesession wrote it.
+        """
         if self.handle is None:
             raise NotASessionError
         return _snapshot(self._descriptor, self.handle)
 
-    def lock(self) -> bool:
-        """Take the lock of a file just created; False when another already moved it away."""
-        locks.lock(self._descriptor, locks.DEFAULT_TIMEOUT, f"session {self.handle}")
-        return is_named(self._descriptor, self.path)
-
-    def append(self, line: bytes, now: float, *, sync: bool, after: Snapshot | None = None) -> None:
+    def append(self, line: bytes, mark: float, *, sync: bool, after: Snapshot | None) -> None:
         """Add a line in one write and set the touch mark; with ``sync``, wait for the disk.
 
         ``after`` is what it holds now, None for a file just created.
 
         Raises:
-            OSError: it could not be written; the file is as it was, or ends in a part of a line,
-                which every reader passes over.
+            OSError: it could not be written, and is as it was, or ends in a part of a line, which
+                every reader passes over; or it was written, and could not be brought to the disk.
         """
         if after is not None and not after.clean:
             line = b"\n" + line  # a tail that was cut short must not swallow ours
         try:
             write_all(self._descriptor, line)
-            if sync:
-                os.fdatasync(self._descriptor)
         except OSError:
             self._shorten(0 if after is None else after.size)
             raise
-        self.touch(now)
+        self.touch(mark)  # before the disk is waited for: a touch meanwhile is later than this one
+        if sync:
+            os.fdatasync(self._descriptor)
 
     def _shorten(self, size: int) -> None:
         with suppress(OSError):  # the first failure is the one to tell; readers pass the tail over
             os.ftruncate(self._descriptor, size)
 
-    def touch(self, now: float) -> None:
-        """Set the touch mark: ``now`` as the modification time."""
-        os.utime(self._descriptor, (now, now))
+    def touch(self, mark: float) -> None:
+        """Set the touch mark, POSIX seconds, as the modification time."""
+        os.utime(self._descriptor, (mark, mark))
 
-    def replace(self, layout: Layout, line: bytes, now: float, *, durable: bool) -> None:
+    def replace(self, layout: Layout, line: bytes, mark: float, *, durable: bool) -> None:
         """Replace the whole file by one of that line; waits for the disk.
 
         The data is on the disk before the name points to it: a rename alone may survive a power cut
         that the data does not, and leave an empty file.
 
         Raises:
-            OSError: the old file is intact.
+            OSError: the old file is intact; or it was replaced, and it is not known whether that
+                survives a power cut.
         """
         assert self.handle is not None
         temporary = layout.temporary(self.path)
+        before = os.fstat(self._descriptor).st_mtime
         new = SessionFile(os.open(temporary, _CREATE, 0o600), temporary, self.handle)
         try:
             os.fchmod(new._descriptor, 0o600)
-            locks.try_lock(new._descriptor)
+            locks.lock(new._descriptor, Patience(locks.DEFAULT_TIMEOUT, temporary))
             write_all(new._descriptor, line)
-            new.touch(now)
+            new.touch(mark)
             os.fdatasync(new._descriptor)
-            os.rename(temporary, self.path)
+            touched = os.fstat(self._descriptor).st_mtime
+            if touched != before:  # while the disk was waited for
+                new.touch(touched)
+            with surviving(*((os.path.dirname(self.path),) if durable else ())):
+                os.rename(temporary, self.path)
+                self._descriptor, new._descriptor = new._descriptor, self._descriptor
+                new.close()  # who waits for the lock of the old file finds it replaced
         except BaseException:
             new.discard()
             raise
-        self._descriptor, old = new._descriptor, self._descriptor
-        os.close(old)  # who waits for the lock of the old file finds it replaced
-        if durable:
-            sync_directory(os.path.dirname(self.path))
 
     def move_to(self, layout: Layout, handle: str, *, durable: bool) -> None:
-        """Give the file the name of another handle. One step: it is never under both or neither."""
-        path = layout.path(handle)
+        """Give the file the name of another handle. One step: it is never under both or neither.
+
+        What lies under that name is replaced: the caller has seen to it that it is nobody's.
+
+        Raises:
+            FileNotFoundError: the file has lost its own name.
+            OSError: it has the name it had.
+        """
+        path, old = layout.path(handle), self.path
+        shards = (os.path.dirname(path), os.path.dirname(old)) if durable else ()
+        moved = False
         try:
-            os.rename(self.path, path)
-        except FileNotFoundError:
-            layout.make_shard(path, durable=durable)
-            os.rename(self.path, path)
-        old, self.path, self.handle = self.path, path, handle
-        if durable:
-            sync_directory(os.path.dirname(path))
-            sync_directory(os.path.dirname(old))
+            try:
+                with surviving(*shards):
+                    os.rename(old, path)
+                    moved = True
+            except FileNotFoundError:
+                layout.make_shard(path, durable=durable)
+                with surviving(*shards):
+                    os.rename(old, path)
+                    moved = True
+        except BaseException:
+            if moved:  # back: nobody knows the new name, and the old one's state is still whole
+                with suppress(OSError):
+                    os.link(path, old)
+                    os.unlink(path)
+            raise
+        self.path, self.handle = path, handle
 
     def unlink(self, *, durable: bool) -> None:
         """Remove the session's name; final."""
-        os.unlink(self.path)
-        self.handle = None
-        if durable:
-            sync_directory(os.path.dirname(self.path))
+        with surviving(*((os.path.dirname(self.path),) if durable else ())):
+            os.unlink(self.path)
+            self.handle = None
 
     def discard(self) -> None:
         """Remove a file that never became a session, and close it."""
-        with suppress(OSError):  # a sweep clears it; the failure under way is the one to tell
-            os.unlink(self.path)
-        self.close()
+        try:
+            with suppress(OSError):  # a sweep clears it; the failure under way is the one to tell
+                if self._descriptor >= 0 and is_named(self._descriptor, self.path):
+                    os.unlink(self.path)
+        finally:
+            self.close()
 
     def close(self) -> None:
-        """Close the file, and so release its lock."""
-        os.close(self._descriptor)
+        """Give the lock back and close the file. May be called again."""
+        if _open.pop(id(self), None) is None:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        try:
+            locks.unlock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def abandon(self) -> None:
+        """Close the copy that a forked child got of its parent's file, and leave the lock alone."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+
+_open: Final[dict[int, SessionFile]] = {}
+"""Every open session file of this process, by ``id``."""
+
+
+def _close_in_child() -> None:
+    for file in _open.values():
+        file.abandon()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def is_named(descriptor: int, path: str) -> bool:

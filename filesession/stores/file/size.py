@@ -17,6 +17,9 @@ LINES_KEPT: Final = 4
 LARGEST_DATA: Final = LARGEST // (2 * LINES_KEPT)
 """Bytes, 8 MiB: the largest session, so that no file of ours is too large to be read."""
 
+LARGEST_HEADER: Final = 64 * 1024
+"""Bytes of a line beside the data: times, and what the session's cookie overrides."""
+
 
 def check_fits(encoded: bytes, codec: Codec) -> None:
     """Raises ``EncodeError``, naming the largest top-level key, for a session that is too large."""
@@ -24,6 +27,13 @@ def check_fits(encoded: bytes, codec: Codec) -> None:
         data = codec.decode(encoded)
         path = max(data, key=lambda key: len(codec.encode({key: data[key]})))
         raise EncodeError(path, f"the session is larger than {LARGEST_DATA >> 20} MiB")
+
+
+def check_line(line: bytes) -> None:
+    """Raises ``EncodeError`` for a line that is too large by what stands beside the data."""
+    if len(line) > LARGEST_DATA + LARGEST_HEADER:
+        where, most = "cookie", LARGEST_HEADER >> 10
+        raise EncodeError(where, f"the attributes this session has of its own exceed {most} kB")
 
 
 def is_long(found: Snapshot, line: bytes) -> bool:

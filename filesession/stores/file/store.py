@@ -17,17 +17,18 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from filesession import locks
 from filesession.clock import Clock, system_clock
 from filesession.codec import Codec, JSONCodec
-from filesession.errors import FilesessionError, store_error
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
 from filesession.record import SessionRecord
 from filesession.stores.entry import (
     Conflict,
     Entry,
+    accessed_at,
     check_conflict,
     gone,
     handle_of,
@@ -39,8 +40,7 @@ from filesession.stores.file.access import Access, SessionLock, translated
 from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
 from filesession.stores.file.sessionfile import NotASessionError, SessionFile
-from filesession.stores.file.size import check_fits, is_long
-from filesession.stores.file.sweep import look
+from filesession.stores.file.size import check_fits, check_line, is_long
 from filesession.stores.file.whole import WholeDirectory
 
 
@@ -154,7 +154,7 @@ class FileStore(WholeDirectory):
         return self._layout.signing_key()
 
     def load(self, sid: str) -> SessionRecord | None:
-        """The live session of that id. Takes no lock and waits for none.
+        """The live session of that id. Waits for no lock; takes one only of a session that ended.
 
         Returns:
             None when it is absent, expired, corrupt (then it is set aside) or malformed.
@@ -165,25 +165,25 @@ class FileStore(WholeDirectory):
         handle = handle_of(sid)
         if handle is None:
             return None
-        try:
-            found = sessionfile.read(self._layout.path(handle), handle)
+        with translated("loading", handle):
+            try:
+                found = sessionfile.read(self._layout.path(handle), handle)
+            except NotASessionError:
+                self._access.set_aside(handle)
+                return None
             if found is None:
                 self._layout.check_present()
                 return None
-            if found.entry is not None:
-                now = self._clock()
-                accessed = found.entry.accessed(found.mtime, now)
-                if found.entry.is_over(self._lifetime, now, accessed):
-                    return None
-                return found.entry.record(sid, accessed, self._lifetime, self.codec)
-        except FilesessionError:
-            raise
-        except OSError as error:
-            raise store_error(error, f"loading session {handle}") from error
-        except (NotASessionError, ValueError):
-            pass
-        self._access.set_aside(handle)
-        return None
+            if found.entry is None:
+                self._access.set_aside(handle)
+                return None
+            now = self._clock()
+            if self._access.is_over(found, now):
+                if not found.entry.ended:
+                    self._access.end(handle)
+                return None
+            accessed = accessed_at(found.mtime, now)
+            return found.entry.record(sid, accessed, self._lifetime, self.codec)
 
     def create(
         self,
@@ -207,41 +207,46 @@ class FileStore(WholeDirectory):
         self._check_may_sync(needed=self._durable)
         chosen = new_id() if sid is None else sid
         handle = new_handle(chosen)
-        now = self._clock()
-        entry = Entry.created_now(
-            encoded,
-            now,
-            idle_timeout=idle_timeout,
-            absolute_timeout=absolute_timeout,
-            cookie=cookie,
-        )
         with translated("creating", handle):
-            self._create(handle, entry, now, known=sid is not None)
-        return entry.record(chosen, now, self._lifetime, self.codec)
-
-    def _create(self, handle: str, entry: Entry, now: float, *, known: bool) -> None:
-        line = line_of(entry, seed_of(handle))
-        while True:
+            file = self._reserved(handle)
             try:
-                file = SessionFile.created(self._layout, handle, durable=self._durable)
-            except FileExistsError:
-                self._access.make_way(handle)
-                continue
-            try:
-                # An id the caller chose may be read by others while the file is still empty, and
-                # set aside as corrupt: under the lock it cannot be. Nobody can know an id of ours
-                # yet.
-                if known and not file.lock():
-                    file.close()
-                    continue
-                file.append(line, now, sync=self._durable)
+                now = self._clock()
+                entry = Entry.created_now(
+                    encoded,
+                    now,
+                    idle_timeout=idle_timeout,
+                    absolute_timeout=absolute_timeout,
+                    cookie=cookie,
+                )
+                line = line_of(entry, seed_of(handle))
+                check_line(line)
+                file.append(line, now, sync=self._durable, after=None)
                 if self._durable:
                     self._layout.sync_shard(handle)
             except BaseException:
                 file.discard()
                 raise
             file.close()
-            return
+        return entry.record(chosen, now, self._lifetime, self.codec)
+
+    def _reserved(self, handle: str) -> SessionFile:
+        """An empty file of that handle, with its lock, for a session that is to be there.
+
+        Raises:
+            SessionExists: a live session has that handle.
+            LockTimeout: another kept what has that handle.
+            OSError: it cannot be made.
+        """
+        while True:
+            try:
+                file = SessionFile.created(
+                    self._layout, handle, self._access.timeout, durable=self._durable
+                )
+            except FileExistsError:
+                self._access.make_way(handle)
+                continue
+            if file is not None:
+                return file
 
     def save(
         self,
@@ -278,8 +283,7 @@ class FileStore(WholeDirectory):
         self._check_may_sync(needed=self._durable)
         if handle is None:
             raise gone()
-        with self._access.changing("saving", handle) as (file, found, entry):
-            now = self._clock()
+        with self._access.changing("saving", handle) as (file, found, entry, now):
             following = entry.saved_as(
                 data,
                 encoded,
@@ -292,6 +296,7 @@ class FileStore(WholeDirectory):
             )
             check_fits(following.data, self.codec)
             line = line_of(following, seed_of(handle))
+            check_line(line)
             if is_long(found, line):
                 self._check_may_sync(needed=True)
                 file.replace(self._layout, line, now, durable=self._durable)
@@ -313,32 +318,8 @@ class FileStore(WholeDirectory):
         handle = handle_of(sid)
         if handle is None:
             return False
-        now = self._clock()
-        path = self._layout.path(handle)
-        created, accessed, lifetime = 0.0, 0.0, self._lifetime
-        if base is not None:
-            created, accessed = base.created_at, base.accessed_at
-            lifetime = lifetime.overridden(base.idle_timeout, base.absolute_timeout)
-        try:
-            if base is None or lifetime.is_over(now, created, accessed):
-                found = look(path, handle)
-                if found is None:
-                    self._layout.check_present()
-                    return False
-                entry = self._access.live(found)
-                if entry is None:
-                    return False
-                created, accessed = entry.created, entry.accessed(found.mtime, now)
-                lifetime = entry.lifetime(self._lifetime)
-            if not lifetime.wants_touch(now, accessed):
-                return True
-            os.utime(path, (now, now), follow_symlinks=False)
-        except FileNotFoundError:
-            self._layout.check_present()
-            return False
-        except OSError as error:
-            raise store_error(error, f"touching session {handle}") from error
-        return True
+        with translated("touching", handle):
+            return self._access.touch(handle, base)
 
     def delete(self, sid: str) -> bool:
         """Remove a session for good: no save or touch under way brings it back.
@@ -391,11 +372,15 @@ class FileStore(WholeDirectory):
         target = new_handle(chosen)
         if handle is None:
             raise gone()
-        if new_sid is not None:
-            with translated("regenerating", handle):
-                self._access.make_way(target)
-        with self._access.changing("regenerating", handle) as (file, found, entry):
-            now = self._clock()
+        with translated("regenerating", handle), ExitStack() as stack:
+            if target == handle:
+                self._access.make_way(target)  # it is taken by this very session, if that is alive
+                raise gone()
+            if new_sid is not None:  # a name nobody else can take; of a random one nobody knows
+                stack.callback(self._reserved(target).discard)
+            file, found, entry, now = stack.enter_context(
+                self._access.changing("regenerating", handle)
+            )
             following = entry.saved_as(
                 data,
                 encoded,
@@ -408,21 +393,24 @@ class FileStore(WholeDirectory):
             )
             check_fits(following.data, self.codec)
             line = line_of(following, seed_of(target))
+            check_line(line)
             if is_long(found, line):
                 # The session as it is goes with it: the file has its old name until it is moved.
                 kept = line_of(entry, seed_of(handle))
                 file.replace(self._layout, kept + line, now, durable=self._durable)
             else:
                 file.append(line, now, sync=True, after=found)
-            file.move_to(self._layout, target, durable=self._durable)
-            self._access.follow(handle, target)
+            try:
+                file.move_to(self._layout, target, durable=self._durable)
+            except FileNotFoundError:
+                raise gone() from None  # removed by hand, beside all locks
         return following.record(chosen, now, self._lifetime, self.codec)
 
-    def lock(self, sid: str, *, timeout: float = locks.DEFAULT_TIMEOUT) -> SessionLock:
+    def lock(self, sid: str, *, timeout: Timeout = locks.DEFAULT_TIMEOUT) -> SessionLock:
         """A context manager: the session, fresh, and for nobody else to change while inside.
 
         Calls for the session made inside, in the same thread or task, go through the lock. Entering
-        waits up to ``timeout`` seconds.
+        waits up to ``timeout``, seconds or a ``timedelta``.
 
         Raises on entering:
             LockTimeout: another kept it.

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from filesession import locks
 from filesession.clock import Clock
-from filesession.errors import LockTimeout, store_error
+from filesession.errors import LockTimeout, StoreError, StoreUnavailable, store_error
 from filesession.lifetime import Lifetime
 from filesession.record import SessionInfo, SweepReport
+from filesession.stores.entry import AHEAD, accessed_at
 from filesession.stores.file import sessionfile
+from filesession.stores.file.documents import OPEN_TO_READ
+from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
-from filesession.stores.file.sessionfile import NotASessionError, SessionFile, Snapshot
+from filesession.stores.file.sessionfile import YOUNG, NotASessionError, SessionFile, Snapshot
 
-YOUNG: Final = 60.0
-"""Seconds for which an unreadable file or a temporary one may be a writer's work in progress."""
+PATIENCE: Final = 1.0
+"""Seconds a sweep waits, in all, for sessions whose lock is held; the next one takes the rest."""
+
+_log = logging.getLogger("filesession.store")
 
 
 def scan(layout: Layout, lifetime: Lifetime, clock: Clock) -> Iterator[SessionInfo]:
     """Every session stored that can be read, expired or not."""
     for handle, path in layout.sessions():
-        found = look(path, handle)
+        try:
+            found = sessionfile.look(path, handle)
+        except StoreUnavailable as error:
+            _log.warning("%s", error)
+            continue
         if found is not None and found.entry is not None:
             yield info(handle, found, lifetime, clock())
 
@@ -33,23 +43,9 @@ def info(handle: str, found: Snapshot, lifetime: Lifetime, now: float) -> Sessio
     """What can be told of a session file that holds a session."""
     entry = found.entry
     assert entry is not None
-    accessed = entry.accessed(found.mtime, now)
+    accessed = accessed_at(found.mtime, now)
     expires = entry.lifetime(lifetime).expires_at(entry.created, accessed)
     return SessionInfo(handle, found.size, entry.created, accessed, expires)
-
-
-def look(path: str, handle: str) -> Snapshot | None:
-    """The file at ``path``, None when it is gone or no session's kind of file.
-
-    Raises:
-        StoreUnavailable: it cannot be read.
-    """
-    try:
-        return sessionfile.read(path, handle)
-    except NotASessionError:
-        return None
-    except OSError as error:
-        raise store_error(error, f"reading session {handle}") from error
 
 
 @dataclass(slots=True)
@@ -57,7 +53,7 @@ class Sweep:
     """One pass over a directory that deletes what is due.
 
     Each session is looked at without a lock, and once more under its lock before it goes. One whose
-    lock is held is tried again at the end, for as long as a request may hold it.
+    lock is held is tried again at the end. What fails for one session keeps none of the others.
     """
 
     layout: Layout
@@ -68,31 +64,40 @@ class Sweep:
     expired: int = 0
     freed: int = 0
     oldest_overdue: float = 0.0
+    busy: int = 0
     corrupt: int = 0
+    failed: int = 0
+    mended: int = 0
     leftovers: int = 0
     waiting: list[str] = field(default_factory=list)
 
     def run(
         self, limit: int | None = None, progress: Callable[[int], None] | None = None
     ) -> SweepReport:
-        """Sweep, until ``limit`` sessions were deleted; may wait for locks at the end.
+        """Sweep, until ``limit`` sessions were deleted; may wait a second for locks at the end.
 
         Raises:
-            StoreUnavailable: the directory has vanished, or cannot be read.
+            StoreUnavailable: the directory has vanished; or a part of it cannot be listed, which is
+                told when the rest is swept.
         """
         started, tick = self.clock(), time.monotonic()
-        complete = True
-        for handle, path in self.layout.sessions():
-            if limit is not None and self.expired >= limit:
-                complete = False
-                break
-            self._examine(handle, path)
-            self.examined += 1
-            if progress is not None:
-                progress(self.examined)
-        if complete:
+        complete, failure = True, None
+        try:
+            for handle, path in self.layout.sessions():
+                if limit is not None and self.expired >= limit:
+                    complete = False
+                    break
+                self._attempt(handle, self._examine, handle, path)
+                self.examined += 1
+                if progress is not None:
+                    progress(self.examined)
+        except StoreUnavailable as error:
+            failure = error
+        if complete and failure is None:
             self._clear_leftovers()
-        busy = self._try_again(limit)
+        complete = self._try_again(limit) and complete
+        if failure is not None:
+            raise failure
         return SweepReport(
             started_at=started,
             seconds=time.monotonic() - tick,
@@ -100,122 +105,172 @@ class Sweep:
             expired=self.expired,
             freed=self.freed,
             oldest_overdue=self.oldest_overdue,
-            busy=busy,
+            busy=self.busy,
             corrupt=self.corrupt,
+            failed=self.failed,
+            mended=self.mended,
             leftovers=self.leftovers,
             complete=complete,
             dry_run=self.dry_run,
         )
 
+    def _attempt(self, handle: str, step: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401
+        """What fails here is counted; the first failure of a sweep is worth a line in the log."""
+        try:
+            step(*arguments)
+        except FileNotFoundError:
+            return  # another was faster
+        except LockTimeout:
+            self.waiting.append(handle)
+        except (StoreError, OSError) as error:
+            self.failed += 1
+            told = error
+            if isinstance(error, OSError):
+                told = store_error(error, f"sweeping session {handle}")
+            level = logging.WARNING if self.failed == 1 else logging.DEBUG
+            _log.log(level, "%s; the sweep goes on", told)
+
     def _examine(self, handle: str, path: str) -> None:
         try:
             found = sessionfile.read(path, handle)
         except NotASessionError:
-            self._set_aside(handle, path)
+            self._set_aside(handle)
             return
-        except OSError as error:
-            raise store_error(error, f"reading session {handle}") from error
         if found is None:
             return
         if found.entry is None:
             if time.time() - found.changed > YOUNG:
-                self._set_aside(handle, path)
+                self._set_aside(handle)
             return
-        overdue = self._overdue(found)
-        if overdue is None:
-            return
-        if self.dry_run:
-            self._count(found, overdue)
-            return
-        try:
-            self._delete(handle, timeout=0)
-        except LockTimeout:
-            self.waiting.append(handle)
+        now = self.clock()
+        overdue = self._overdue(found, now)
+        if overdue is not None:
+            if self.dry_run:
+                self._count(found, overdue)
+            else:
+                self._delete(handle, timeout=0)
+        elif self._is_ahead(found, now):
+            self._mend(handle)
 
-    def _overdue(self, found: Snapshot) -> float | None:
+    def _overdue(self, found: Snapshot, now: float) -> float | None:
         """Seconds by which the session is past the moment its file may go; None: it is not."""
         entry = found.entry
         if entry is None:
             return None
-        now = self.clock()
-        accessed = entry.accessed(found.mtime, now)
-        due = entry.lifetime(self.lifetime).due_at(entry.created, accessed)
-        return now - due if due is not None and now > due else None
+        return entry.overdue(self.lifetime, now, accessed_at(found.mtime, now))
+
+    def _is_ahead(self, found: Snapshot, now: float) -> bool:
+        """Whether it is dated in the future: the clock was set back since."""
+        entry = found.entry
+        return entry is not None and max(found.mtime, entry.created) > now + AHEAD
 
     def _delete(self, handle: str, timeout: float) -> None:
         """Look again under the lock, and delete what still is due."""
-        try:
-            file = SessionFile.locked(self.layout, handle, timeout)
-            if file is None:
-                return
-            try:
-                found = file.snapshot()
-                overdue = self._overdue(found)
-                if overdue is not None:
-                    file.unlink(durable=False)  # a power cut may bring it back, but not to life
-                    self._count(found, overdue)
-            finally:
-                file.close()
-        except NotASessionError:
-            return  # it changed under our eyes; the next sweep sets it aside
-        except OSError as error:
-            if isinstance(error, LockTimeout):
-                raise
-            raise store_error(error, f"deleting session {handle}") from error
+
+        def delete(file: SessionFile) -> None:
+            found = file.snapshot()
+            overdue = self._overdue(found, self.clock())
+            if overdue is not None:
+                file.unlink(durable=False)  # a power cut may bring it back, but not to life
+                self._count(found, overdue)
+
+        self._under_lock(handle, timeout, delete)
+
+    def _mend(self, handle: str) -> None:
+        """Let a session that is dated in the future count from now; else it would outlive that."""
+
+        def mend(file: SessionFile) -> None:
+            found, now = file.snapshot(), self.clock()
+            entry = found.entry
+            if entry is not None and self._is_ahead(found, now):
+                if entry.created > now:
+                    line = line_of(entry.at(now), seed_of(handle))
+                    file.append(line, now, sync=False, after=found)
+                else:
+                    file.touch(now)
+                self.mended += 1
+
+        if self.dry_run:
+            self.mended += 1
+        else:
+            self._under_lock(handle, 0, mend)
 
     def _count(self, found: Snapshot, overdue: float) -> None:
         self.expired += 1
         self.freed += found.size
         self.oldest_overdue = max(self.oldest_overdue, overdue)
 
-    def _try_again(self, limit: int | None) -> int:
-        busy = 0
-        for handle in self.waiting:
-            if limit is not None and self.expired >= limit:
-                break
-            try:
-                self._delete(handle, timeout=locks.DEFAULT_TIMEOUT)
-            except LockTimeout:
-                busy += 1
-        return busy
+    def _under_lock(self, handle: str, timeout: float, act: Callable[[SessionFile], None]) -> None:
+        """Do something to a session's file with its lock; nothing when there is no such file.
 
-    def _set_aside(self, handle: str, path: str) -> None:
+        Raises:
+            LockTimeout: another kept it.
+            StoreError, OSError: what else went wrong.
+        """
         try:
-            if self.dry_run or self._moved_aside(handle, path):
-                self.corrupt += 1
-        except (FileNotFoundError, LockTimeout):
-            return  # gone, or in use: the next sweep looks again
-        except OSError as error:
-            raise store_error(error, f"setting {path} aside") from error
+            file = SessionFile.locked(self.layout, handle, timeout)
+            if file is None:
+                return
+            try:
+                act(file)
+            finally:
+                file.close()
+        except NotASessionError:
+            return  # it changed under our eyes; the next sweep sets it aside
 
-    def _moved_aside(self, handle: str, path: str) -> bool:
-        """Look again under the lock: a session may have been made there meanwhile."""
+    def _try_again(self, limit: int | None) -> bool:
+        """Try those whose lock was held once more; False when the limit left some of them."""
+        deadline = time.monotonic() + PATIENCE
+        waiting, self.waiting = self.waiting, []
+        for number, handle in enumerate(waiting):
+            if limit is not None and self.expired >= limit:
+                self.busy = len(self.waiting) + len(waiting) - number
+                return False
+            left = max(0.0, deadline - time.monotonic())
+            self._attempt(handle, self._delete, handle, left)
+        self.busy = len(self.waiting)
+        return True
+
+    def _set_aside(self, handle: str) -> None:
+        """Move away what is no session, looked at again under its lock if it has one."""
+        if self.dry_run:
+            self.corrupt += 1
+            return
         try:
             file = SessionFile.locked(self.layout, handle, timeout=0)
         except NotASessionError:
-            self.layout.set_aside(path)
-            return True
+            self.layout.set_aside_odd(handle)
+            self.corrupt += 1
+            return
         if file is None:
-            return False
+            return
         try:
-            try:
-                readable = file.snapshot().entry is not None
-            except NotASessionError:
-                readable = False
-            if not readable:
-                self.layout.set_aside(path)
-            return not readable
+            if not _holds_session(file):  # else one was made there meanwhile
+                self.layout.set_aside(file.path)
+                self.corrupt += 1
         finally:
             file.close()
 
     def _clear_leftovers(self) -> None:
         for path in self.layout.leftovers():
-            try:
-                if time.time() - os.lstat(path).st_ctime > YOUNG:
-                    if not self.dry_run:
-                        os.unlink(path)
-                    self.leftovers += 1
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise store_error(error, f"removing {path}") from error
+            self._attempt(os.path.basename(path), self._clear, path)
+
+    def _clear(self, path: str) -> None:
+        """Remove a temporary file, unless its writer is at work: then it is young, or locked."""
+        if time.time() - os.lstat(path).st_ctime <= YOUNG:
+            return
+        descriptor = os.open(path, OPEN_TO_READ)
+        try:
+            if locks.try_lock(descriptor):
+                if not self.dry_run:
+                    os.unlink(path)
+                self.leftovers += 1
+        finally:
+            os.close(descriptor)
+
+
+def _holds_session(file: SessionFile) -> bool:
+    try:
+        return file.snapshot().entry is not None
+    except NotASessionError:
+        return False

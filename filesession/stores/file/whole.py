@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from filesession.codec import Codec
-from filesession.errors import WouldSync
+from filesession.errors import StoreError, StoreUnavailable, WouldSync
 from filesession.record import SessionInfo, SweepReport
+from filesession.stores.entry import decoded
 from filesession.stores.file.access import Access, translated
 from filesession.stores.file.layout import is_handle
-from filesession.stores.file.sweep import Sweep, info, look, scan
+from filesession.stores.file.sessionfile import NotASessionError, look
+from filesession.stores.file.sweep import Sweep, info, scan
 
 
 class WholeDirectory:
@@ -27,19 +29,27 @@ class WholeDirectory:
             return False
         self._check_may_sync(needed=self._durable)
         with translated("deleting", handle), self._access.exclusive(handle) as file:
-            found = None if file is None else self._access.readable(file)
-            if file is None or found is None:
+            if file is None:
                 self._access.layout.check_present()
                 return False
-            live = self._access.live(found) is not None
+            try:
+                live = not self._access.is_over(file.snapshot(), self._access.clock())
+            except NotASessionError:
+                self._access.layout.set_aside(file.path)
+                return False
+            except StoreUnavailable:
+                live = True  # of a newer version, and as good a session as any
             file.unlink(durable=self._durable)
             return live
 
     def scan(self) -> Iterator[SessionInfo]:
         """All that is stored, also what has expired but was not swept; one at a time, in no order.
 
+        A session that cannot be read is left out, which is logged.
+
         Raises:
-            StoreUnavailable: the directory has vanished, or cannot be read.
+            StoreUnavailable: the directory has vanished, or a part of it cannot be listed, which is
+                told when the rest is.
         """
         return scan(self._access.layout, self._access.lifetime, self._access.clock)
 
@@ -53,10 +63,12 @@ class WholeDirectory:
         """Delete what is due, ``limit`` sessions at most; ``dry_run`` only counts it.
 
         Looks at every session. ``progress`` is called with the number examined so far. The timeouts
-        are those the directory's store was last opened with.
+        are those the directory's store was last opened with. May wait a second for sessions that
+        are in use. What fails for one session is logged and counted, and the sweep goes on.
 
         Raises:
-            StoreUnavailable: the directory has vanished, or cannot be read.
+            StoreUnavailable: the directory has vanished, or a part of it cannot be listed, which is
+                told when the rest is swept.
         """
         manifest = self._access.layout.read_manifest()
         lifetime = self._access.lifetime if manifest is None else manifest.lifetime
@@ -67,10 +79,10 @@ class WholeDirectory:
     def inspect(self, handle: str) -> tuple[SessionInfo, dict[str, Any]] | None:
         """A stored session by its stored name, expired or not: what is known of it, and its data.
 
-        None when there is none, or it cannot be read.
+        None when there is none, or what is there is none.
 
         Raises:
-            StoreUnavailable: the file cannot be read.
+            StoreUnavailable: it cannot be read.
         """
         if not is_handle(handle):
             return None
@@ -78,19 +90,25 @@ class WholeDirectory:
         if found is None or found.entry is None:
             self._access.layout.check_present()
             return None
-        try:
-            data = self.codec.decode(found.entry.data)
-        except ValueError:
-            return None
+        data = decoded(found.entry.data, self.codec)
         return info(handle, found, self._access.lifetime, self._access.clock()), data
 
     def clear(self) -> int:
         """Remove every session; the number that were live.
 
         Raises:
-            LockTimeout, StoreUnavailable: some are left.
+            LockTimeout, StoreUnavailable: some are left, those that could be removed are not; it is
+                why the first was not.
         """
-        return sum(self.evict(handle) for handle, _ in self._access.layout.sessions())
+        live, failure = 0, None
+        for handle, _ in self._access.layout.sessions():
+            try:
+                live += self.evict(handle)
+            except StoreError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return live
 
     def __len__(self) -> int:
         """How many sessions are stored, also expired ones not yet swept; lists them all."""
