@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from filesession.errors import ConflictError, StoreError
@@ -67,7 +68,7 @@ class SessionMiddleware(Gateway):
         try:
             await self.app(scope, receive, response.send)
         except (Exception, asyncio.CancelledError):
-            await response.abandon()
+            await _to_its_end(response.abandon())
             raise
         await response.finish()
 
@@ -124,7 +125,7 @@ class _Response:
             headers = _decoded(message.get("headers", ()))
             message = {**message, "headers": _encoded(self._exchange.headers(headers))}
         elif kind in _ENDS or (kind in _BODIES and not message.get("more_body", False)):
-            await self.finish(touch=not self.started)
+            await self.finish()
         await self._send(message)
 
     async def _commit(self) -> bool:
@@ -137,23 +138,23 @@ class _Response:
         self.started = True
         return True
 
-    async def finish(self, *, touch: bool = False) -> None:
+    async def finish(self) -> None:
         """Save what changed since the response started; nothing for one that was refused."""
         if self._refused:
             return
+        touch = not self.started or self._scope["type"] == "websocket"
         self.started = True
-        websocket = self._scope["type"] == "websocket"
         present = self._scope.get(self._key)
-        await self._runner.arun(self._exchange.finish(present, touch=touch or websocket))
+        await self._runner.arun(self._exchange.finish(present, touch=touch))
 
     async def abandon(self) -> None:
         """The application raised: what it did since its response started is saved all the same."""
-        present = self._scope.get(self._key)
-        if not self.started:
-            await self._runner.arun(self._exchange.abandon(present))
-            return
         try:
-            await self.finish()
+            if self.started:
+                await self.finish()
+            else:
+                present = self._scope.get(self._key)
+                await self._runner.arun(self._exchange.abandon(present))
         except Exception as error:  # noqa: BLE001 - the application's own is the one to raise
             _log.error("%s", error)
 
@@ -170,6 +171,14 @@ class _Response:
         headers = _encoded(answer.headers)
         await self._send({"type": f"{response}.start", "status": answer.status, "headers": headers})
         await self._send({"type": f"{response}.body", "body": answer.body})
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do it also in a task that is being cancelled, which anyio's scopes do again and again."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
 
 
 def _decoded(headers: Any) -> Headers:  # noqa: ANN401 - any iterable of pairs

@@ -8,7 +8,7 @@ dates, enums and dataclasses into plain values that nobody turns back.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import orjson
@@ -55,12 +55,13 @@ class JSONCodec:
             EncodeError: a value or key would not come back as it went in; names the key path.
         """
         plain = data if type(data) is dict else dict(data)
-        if not _is_exact(plain):
-            raise _inexact(plain) or EncodeError("the top level", "changed while it was encoded")
         try:
-            return orjson.dumps(plain, option=_STRICT)
-        except (TypeError, RecursionError) as error:
-            raise _inexact(plain) or EncodeError("the top level", str(error)) from None
+            text = orjson.dumps(plain, option=_STRICT) if _is_exact(plain) else None
+        except (TypeError, RuntimeError):  # RuntimeError: another thread put a key in meanwhile
+            text = None
+        if text is None:
+            raise _inexact(plain) or EncodeError("the top level", "changed while it was encoded")
+        return text
 
     def decode(self, text: bytes) -> dict[str, Any]:
         """The data again.
@@ -120,33 +121,27 @@ def _is_exact(data: dict[str, Any]) -> bool:
     return True
 
 
-def _inexact(data: dict[str, Any]) -> EncodeError | None:
-    """The error for the first value that JSON cannot hold exactly."""
-    for path, problem in _problems(data, "", 0):
-        return EncodeError(path, problem)
-    return None
-
-
-def _problems(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any
-    """Every place in ``value`` that JSON cannot hold, with the reason."""
+def _inexact(value: Any, path: str = "", depth: int = 0) -> EncodeError | None:  # noqa: ANN401 - any
+    """The error for the first value in ``value`` that JSON cannot hold exactly."""
     kind = type(value)
-    if kind is dict or kind is list or kind is tuple:
-        if depth >= _DEEPEST:
-            yield _shortened(path), f"nested deeper than {_DEEPEST} levels, or contains itself"
-            return
-        for key, child in value.items() if kind is dict else enumerate(value):
-            if kind is not dict:
-                inner = f"{path}[{key}]"
-            elif type(key) is str and not _unwritable(key):
-                inner = f"{path}.{key}" if path and key.isidentifier() else _top(path, key)
-            else:
-                yield path or "the top level", f"the key {key!r} is not text that JSON can hold"
-                continue
-            yield from _problems(child, inner, depth + 1)
-        return
-    problem = _problem(value)
-    if problem:
-        yield path, problem
+    if kind is not dict and kind is not list and kind is not tuple:
+        problem = _problem(value)
+        return EncodeError(path, problem) if problem else None
+    if depth >= _DEEPEST:
+        problem = f"nested deeper than {_DEEPEST} levels, or contains itself"
+        return EncodeError(_shortened(path), problem)
+    for key, child in list(value.items()) if kind is dict else enumerate(value):
+        if kind is not dict:
+            inner = f"{path}[{key}]"
+        elif type(key) is str and not _unwritable(key):
+            inner = f"{path}.{key}" if path and key.isidentifier() else _top(path, key)
+        else:
+            problem = f"the key {key!r} is not text that JSON can hold"
+            return EncodeError(path or "the top level", problem)
+        found = _inexact(child, inner, depth + 1)
+        if found is not None:
+            return found
+    return None
 
 
 def _problem(value: Any) -> str | None:  # noqa: ANN401 - it is asked of anything

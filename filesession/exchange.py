@@ -59,7 +59,8 @@ class ProxyTrust:
             networks = (
                 () if isinstance(trust, bool) else [trust] if isinstance(trust, str) else trust
             )
-            self._networks = tuple(ip_network(network) for network in networks)
+            # As text: a number would be taken for an address.
+            self._networks = tuple(ip_network(str(network)) for network in networks)
         except (ValueError, TypeError) as error:
             msg = f"trust_proxy must be True, False or networks like '10.0.0.0/8': {error}"
             raise ConfigurationError(msg) from None
@@ -196,9 +197,7 @@ class Exchange:
     def begin(self) -> Steps[Session]:
         """Load the session the request names, or start a new one."""
         record = None
-        name = self._rules.policy.name
-        assert name is not None
-        for value in cookie_values(self._cookies, name):
+        for value in cookie_values(self._cookies, self._rules.policy.name):
             found = self._rules.signer.unsign(value)
             if found is not None:
                 self._verified = True
@@ -282,7 +281,8 @@ class Exchange:
 
     def _set_cookie(self) -> str | None:
         session, https = self.session, self._visit.https
-        if self._kept or session.gone:
+        nothing_done = self._kept and not (session.announce or session.destroyed)
+        if nothing_done or session.gone:
             return None
         if session.is_new:
             if not session.destroyed or not self._verified:

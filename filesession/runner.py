@@ -145,21 +145,21 @@ class LoopRunner:
             return
         if not isinstance(self._store, Locks):
             raise _no_locks(self._store)
-        held = self._store.lock(sid, timeout=0 if self._quick is not None else timeout)
+        held = self._store.lock(sid, timeout=0)
         if isinstance(held, HeldLock):
-            record = await self._patiently(held.acquire, timeout, undo=held.release)
+            record = await self._patiently(held.acquire, timeout, undo=lambda _: held.release())
             held.bind()
             try:
                 yield record
             finally:
                 held.release()
             return
-        leave = partial(held.__exit__, None, None, None)
-        record = await _in_thread(held.__enter__, undo=leave)
+        enter = partial(_entered, self._store, sid)
+        leave, record = await self._patiently(enter, timeout, undo=lambda entered: entered[0]())
         try:
             yield record
         finally:
-            await _in_thread(leave)
+            await self._called(leave)
 
     async def _perform(self, call: StoreCall) -> Any:  # noqa: ANN401 - the verb's own type
         if call.verb == "regenerate" and not hasattr(self._store, "regenerate"):
@@ -186,7 +186,7 @@ class LoopRunner:
         self,
         attempt: Callable[[], T],
         timeout: float,  # noqa: ASYNC109
-        undo: Callable[[], object] | None = None,
+        undo: Callable[[T], object] | None = None,
     ) -> T:
         """Try until no lock is in the way."""
         deadline = time.monotonic() + timeout
@@ -200,31 +200,46 @@ class LoopRunner:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _called(self, call: Callable[[], T], undo: Callable[[], object] | None = None) -> T:
+    async def _called(self, call: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
         return await _in_thread(call, undo) if self._threads else call()
 
 
-async def _in_thread(call: Callable[[], T], undo: Callable[[], object] | None = None) -> T:
+async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
     """Make a call in a worker thread, which has the task's context variables, as it sets them too.
 
-    A cancelled caller goes on when the call has ended; at once, if there is an ``undo`` for it.
+    A cancelled caller goes on when the call has ended; at once, if its result can be undone.
     """
     context = contextvars.copy_context()
     running = asyncio.get_running_loop().run_in_executor(None, context.run, call)
     try:
-        result = await asyncio.shield(running)
+        await asyncio.wait([running])  # not the call itself, which would be cancelled too
     except asyncio.CancelledError:
         if undo is None:
-            await asyncio.wait([running])
+            await _ended(running)
         else:
             running.add_done_callback(
-                lambda done: None if done.cancelled() or done.exception() else undo()
+                lambda done: None if done.cancelled() or done.exception() else undo(done.result())
             )
         raise
+    result = running.result()
     for variable, value in context.items():
         if variable.get(_ABSENT) is not value:
             variable.set(value)
     return result
+
+
+async def _ended(running: asyncio.Future[Any]) -> None:
+    """Wait for its end, however often the waiting task is cancelled: some cancel until it stops."""
+    while not running.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([running])
+
+
+def _entered(store: Locks, sid: str) -> tuple[Callable[[], object], SessionRecord]:
+    """A lock that was free, entered: what leaves it, and the record."""
+    held = store.lock(sid, timeout=0)
+    record = held.__enter__()
+    return partial(held.__exit__, None, None, None), record
 
 
 def _bound(store: object, call: StoreCall) -> Callable[[], Any]:

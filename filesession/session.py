@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from filesession.cookies.overrides import SessionCookie
 from filesession.errors import EncodeError, SessionExists, SessionGone, StoreError
 from filesession.lifetime import UNSET, Timeout, Unsettable, seconds
 from filesession.locks import DEFAULT_TIMEOUT
-from filesession.record import SessionRecord
+from filesession.record import NO_OVERRIDES, SessionRecord
 from filesession.stores.entry import gone, merged, new_id
 from filesession.tracked import TrackedDict
 from filesession.visit import Visit
@@ -42,29 +42,15 @@ class Session(TrackedDict):
     """
 
     __slots__ = (
-        "_cookie",
-        "_doomed",
-        "_emptied",
-        "_forced",
-        "_idle",
-        "_record",
-        "_regenerating",
-        "_sid",
-        "_text",
-        "_visit",
-        "_warned",
-        "announce",
-        "changed",
-        "destroyed",
-        "extended",
-        "gone",
+        *("_cookie", "_doomed", "_emptied", "_forced", "_idle", "_record", "_regenerating", "_sid"),
+        *("_text", "_visit", "_warned", "announce", "changed", "destroyed", "extended", "gone"),
     )
 
     def __init__(self, visit: Visit, record: SessionRecord | None = None) -> None:
         super().__init__()
         self._visit = visit
         self._accessed = False
-        self._doomed: list[str] = []
+        self._doomed: str | None = None
         self._warned = False
         #: Its cookie must be sent: it is new to the browser.
         self.announce = False
@@ -82,16 +68,18 @@ class Session(TrackedDict):
         """Be what the record says, and drop whatever was under way."""
         dict.clear(self)
         self._record = record
-        self._sid: str | None = None
-        self._forced = self._regenerating = self._emptied = self.extended = False
-        self._idle: float | Unsettable | None = UNSET
-        self._text = b"{}"
-        overrides: Mapping[str, Any] = {}
-        if record is not None:
-            dict.update(self, record.data)
-            self._text = self._text_of(record)
-            overrides = record.cookie
+        self.extended = False
+        self._settle()
+        dict.update(self, {} if record is None else record.data)
+        self._text = self._visit.codec.encode({}) if record is None else self._text_of(record)
+        overrides = NO_OVERRIDES if record is None else record.cookie
         self._cookie = SessionCookie(self._visit.policy, overrides)
+
+    def _settle(self) -> None:
+        """Nothing but the data waits to be written."""
+        self._forced = self._regenerating = self._emptied = False
+        self._idle: float | Unsettable | None = UNSET
+        self._sid: str | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {dict.__repr__(self)}>"
@@ -182,7 +170,7 @@ class Session(TrackedDict):
     def destroy(self) -> None:
         """Delete it, at commit, and expire its cookie; what is written then starts a new one."""
         if self._record is not None:
-            self._doomed.append(self._record.id)
+            self._doomed = self._record.id
         self.destroyed = True
         self.gone = False
         self.announce = False
@@ -222,15 +210,16 @@ class Session(TrackedDict):
     def lock(self, *, timeout: float = DEFAULT_TIMEOUT) -> Iterator[None]:
         """Exclusive, and fresh inside; saved at the end. Blocks for up to ``timeout`` seconds.
 
-        Changes made before are kept. An exception inside throws away what was changed inside. A new
-        session needs no lock: nobody else can know its id.
+        Changes made before are kept. An exception inside throws away what was changed inside and
+        not saved. A new session needs no lock: nobody else can know its id.
 
         Raises:
             LockTimeout: another kept it.
             SessionGone: it was deleted or has expired.
         """
         if self._record is None:
-            yield
+            with self._undone_by_an_error():
+                yield
             return
         with self._visit.runner.lock(self._record.id, timeout) as record:
             self._follow(record, self._text)
@@ -239,10 +228,11 @@ class Session(TrackedDict):
             self._visit.runner.run(self.commit(touch=False))
 
     @asynccontextmanager
-    async def alock(self, *, timeout: float = DEFAULT_TIMEOUT) -> Any:  # noqa: ANN401, ASYNC109
+    async def alock(self, *, timeout: float = DEFAULT_TIMEOUT) -> AsyncIterator[None]:  # noqa: ASYNC109
         """``lock`` without blocking the event loop."""
         if self._record is None:
-            yield
+            with self._undone_by_an_error():
+                yield
             return
         async with self._visit.runner.alock(self._record.id, timeout) as record:
             self._follow(record, self._text)
@@ -252,15 +242,21 @@ class Session(TrackedDict):
 
     @contextmanager
     def _undone_by_an_error(self) -> Iterator[None]:
-        """Back to what it is now when the block raises; but a session that was ended stays so."""
-        before, same = self._visit.codec.encode(dict.copy(self)), self._cookie
-        pending = self._forced, self._regenerating, self._emptied, self._idle
+        """Back to what it is now when the block raises, or to what was stored inside the block."""
+        decode, record, cookie = self._visit.codec.decode, self._record, self._cookie
+        (_, text), overrides = self._content(), cookie.overrides
+        waiting = self._forced, self._regenerating, self._emptied, self._idle, self._sid
         try:
             yield
         except BaseException:
-            if self._cookie is same:  # else it was destroyed, or read anew
-                self._replace(self._visit.codec.decode(before))
-                self._forced, self._regenerating, self._emptied, self._idle = pending
+            if self._record is record and self._cookie is cookie:
+                self._replace(decode(text))
+                cookie.reset(overrides)
+                self._forced, self._regenerating, self._emptied, self._idle, self._sid = waiting
+            else:  # it was saved, read anew or ended
+                self._replace(decode(self._text))
+                self._cookie.reset(self._cookie.stored)
+                self._settle()
             raise
 
     # -- what is to be written -------------------------------------------------------------------
@@ -300,27 +296,26 @@ class Session(TrackedDict):
             elif resave:
                 yield from self._save(self._record)
             elif touch or self.extended:
-                yield from self._touch(self._record, certain=certain)
+                yield from self._touch(self._record, certain=certain or explicit)
         except SessionGone:
             self.gone = True
             raise
         self._regenerating = False
 
     def bury(self) -> Steps[None]:
-        """The deletes that ``destroy`` asked for."""
-        while self._doomed:
-            yield StoreCall("delete", (self._doomed[0],))
-            del self._doomed[0]
+        """The delete that ``destroy`` asked for."""
+        if self._doomed is not None:
+            yield StoreCall("delete", (self._doomed,))
+            self._doomed = None
 
     def abandon(self) -> Steps[None]:
-        """Of all that is pending only the deletes; and the request was activity."""
+        """Of all that is pending only the delete; and the request was activity."""
         yield from self.bury()
         if self._record is not None and not self.gone:
             yield from self._touch(self._record)
 
     def _store_new(self) -> Steps[None]:
         if not self._can_announce("cookie, so it is not stored"):
-            self._regenerating = False
             return
         data, text = self._content()
         keywords = {
@@ -389,34 +384,36 @@ class Session(TrackedDict):
         if self._record is None:
             raise gone()
         record = yield StoreCall("load", (self._record.id,))
+        self.gone = record is None
         if record is None:
-            self.gone = True
             raise gone()
         self._take(record)
 
     def _written(self, record: SessionRecord, sent: bytes) -> None:
         self._follow(record, sent)
-        self._forced = self._emptied = self._regenerating = False
-        self._idle, self._sid = UNSET, None
+        self._settle()
         self._cookie.keep()
 
     def _follow(self, record: SessionRecord, base: bytes) -> None:
         """Take over what is stored now, and keep on top of it what was changed since ``base``."""
         text, codec = self._text_of(record), self._visit.codec
-        if not self._alike(text, base):
-            self._replace(merged(codec.decode(base), dict.copy(self), record.data, codec))
+        if not self._emptied and not self._alike(text, base):
+            ours, _ = self._content()
+            self._replace(merged(codec.decode(base), ours, record.data, codec))
         self._record, self._text = record, text
 
     def _replace(self, data: Mapping[str, Any]) -> None:
         """Become equal to ``data``; a value that is stored alike stays the very object it is."""
+        own = {key: dict.get(self, key) for key, value in data.items() if self._holds(key, value)}
+        dict.clear(self)
+        dict.update(self, {**data, **own})  # in the order of data, which is part of its text
+
+    def _holds(self, key: str, value: object) -> bool:
         encode = self._visit.codec.encode
-        for key in [key for key in dict.keys(self) if key not in data]:
-            dict.__delitem__(self, key)
-        for key, value in data.items():
-            if not dict.__contains__(self, key) or not self._alike(
-                encode({"": dict.__getitem__(self, key)}), encode({"": value})
-            ):
-                dict.__setitem__(self, key, value)
+        try:
+            return self._alike(encode({"": dict.__getitem__(self, key)}), encode({"": value}))
+        except (KeyError, EncodeError):
+            return False
 
     def _text_of(self, record: SessionRecord) -> bytes:
         return record.encoded or self._visit.codec.encode(record.data)

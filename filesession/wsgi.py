@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -90,6 +91,7 @@ class _Response:
         self._head: tuple[str, Headers] | None = None
         self._write: Callable[[bytes], object] | None = None
         self._refused: bytes | None = None
+        self._failed = False
 
     def start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -113,7 +115,7 @@ class _Response:
         """The ``write`` of PEP 3333; as with a body, nothing begins before there is something."""
         if data:
             self.begin()
-        if self._write is not None and self._refused is None:
+        if self._write is not None:
             self._write(data)
 
     def begin(self) -> None:
@@ -140,7 +142,8 @@ class _Response:
             self.begin()
             self.finish()
         except BaseException:
-            _close(body)
+            with suppress(Exception):  # the first failure is the one to raise
+                _close(body)
             raise
         if self._refused is not None:
             _close(body)
@@ -166,30 +169,31 @@ class _Response:
             if self._refused is not None:
                 yield self._refused
         except Exception:
+            self._failed = True
             self.abandon()
             raise
         self.finish()
 
     def finish(self) -> None:
         """Save what changed since the response started; nothing for one that never did."""
-        if self._write is not None and self._refused is None:
+        if self._write is not None:
             self._runner.run(self._exchange.finish(self._environ.get(self._key)))
 
     def abandon(self) -> None:
         """The application raised: what it did since its response started is saved all the same."""
         if self._refused is not None:
             return
-        if self._write is None:
-            self._runner.run(self._exchange.abandon(self._environ.get(self._key)))
-            return
         try:
-            self.finish()
+            if self._write is None:
+                self._runner.run(self._exchange.abandon(self._environ.get(self._key)))
+            else:
+                self.finish()
         except Exception as error:  # noqa: BLE001 - the application's own is the one to raise
             _log.error("%s", error)
 
     def close(self) -> None:
         """The server is done: save what is left, or give up what never started."""
-        if self._write is None:
+        if self._write is None or self._failed:
             self.abandon()
         else:
             self.finish()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import threading
 from collections import UserDict
 from typing import Any, Final
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,6 +152,61 @@ def test_a_value_that_occurs_twice_is_no_cycle() -> None:
         "a": [1],
         "b": [[1], [1]],
     }
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "path"),
+    [
+        (math, "isfinite", "cart.late"),  # found when the dict that is looped over has grown
+        (orjson, "dumps", "cart.late"),
+        (orjson, "dumps", "the top level"),  # it was taken out again before it could be found
+    ],
+)
+def test_what_another_thread_puts_in_meanwhile_is_refused(
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, path: str
+) -> None:
+    shared: dict[str, Any] = {"price": 1.5, "cart": {}}
+    call = getattr(where, name)
+
+    def interrupted(*arguments: Any, **keywords: Any) -> Any:
+        shared["cart"]["late"] = shared["later"] = {1}
+        try:
+            return call(*arguments, **keywords)
+        finally:
+            if path == "the top level":
+                del shared["cart"]["late"], shared["later"]
+
+    monkeypatch.setattr(where, name, interrupted)
+    with pytest.raises(EncodeError) as refused:
+        CODEC.encode(shared)
+    assert refused.value.path == path
+
+
+def test_threads_that_share_the_data_of_a_session_get_it_whole_or_refused() -> None:
+    shared: dict[str, Any] = {"cart": {str(n): n for n in range(500)}}
+    done, interval = threading.Event(), sys.getswitchinterval()
+
+    def add_and_remove() -> None:
+        while not done.is_set():
+            shared["cart"].update({f"new {n}": n for n in range(50)})
+            for n in range(50):
+                del shared["cart"][f"new {n}"]
+
+    thread = threading.Thread(target=add_and_remove)
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(300):
+            try:
+                text = CODEC.encode(shared)
+            except EncodeError as error:
+                assert "changed while it was encoded" in str(error)  # noqa: PT017 - or no error
+            else:
+                assert {str(n): n for n in range(500)}.items() <= CODEC.decode(text)["cart"].items()
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 def test_any_mapping_is_data() -> None:

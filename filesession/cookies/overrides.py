@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
 from filesession.cookies.header import Priority, SameSite
 from filesession.cookies.policy import Auto, CookiePolicy
+from filesession.errors import ConfigurationError
 from filesession.lifetime import Timeout
+from filesession.record import NO_OVERRIDES
 
-OVERRIDABLE: Final = frozenset(
-    field.name for field in fields(CookiePolicy) if field.name[0] != "_"
-) - {"name"}
+_log = logging.getLogger("filesession.session")
+
+OVERRIDABLE: Final = frozenset(field.name for field in fields(CookiePolicy)) - {"name"}
 
 
 class SessionCookie:
@@ -23,7 +26,7 @@ class SessionCookie:
     a ``ConfigurationError``, and any other name an ``AttributeError``.
     """
 
-    __slots__ = ("_default", "_kept", "_overrides", "_policy")
+    __slots__ = ("_default", "_overrides", "_policy", "_stored")
 
     path: str
     domain: str | None
@@ -38,9 +41,12 @@ class SessionCookie:
     def __init__(self, default: CookiePolicy, overrides: Mapping[str, Any]) -> None:
         known = {name: value for name, value in overrides.items() if name in OVERRIDABLE}
         self._put("_default", default)
-        self._put("_overrides", known)
-        self._put("_kept", known)
-        self._put("_policy", default.overridden(known))
+        try:
+            self.reset(known)
+        except ConfigurationError as error:  # the policy is another one since it was stored
+            _log.warning("a session's own cookie attributes are left out: %s", error)
+            self.reset()
+        self.keep()
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -72,13 +78,18 @@ class SessionCookie:
     @property
     def changed(self) -> bool:
         """They are not what is stored."""
-        return self._overrides is not self._kept and self._overrides != self._kept
+        return self._overrides is not self._stored and self._overrides != self._stored
 
-    def reset(self) -> None:
-        """Back to the policy's attributes."""
-        self._put("_overrides", {})
-        self._put("_policy", self._default)
+    @property
+    def stored(self) -> dict[str, Any]:
+        """Those of them that are stored."""
+        return dict(self._stored)
+
+    def reset(self, overrides: Mapping[str, Any] = NO_OVERRIDES) -> None:
+        """Back to the policy's attributes, but for these."""
+        self._put("_policy", self._default.overridden(overrides))
+        self._put("_overrides", dict(overrides))
 
     def keep(self) -> None:
         """What is set now is what is stored."""
-        self._put("_kept", self._overrides)
+        self._put("_stored", self._overrides)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -242,6 +243,132 @@ class Body:
         self.here.after()
 
 
+class Wire:
+    """One ASGI connection as the server sees it, message by message.
+
+    What is sent is noted in the store's journal, between the calls the store got.
+
+    Attributes:
+        scope: the connection's; keywords add to it.
+        incoming: what the client will have sent.
+        sent: what the server was given.
+        broken: the type of message at which the server finds the client gone.
+    """
+
+    def __init__(
+        self, store: RecordingStore, *headers: tuple[bytes, bytes], kind: str = "http", **scope: Any
+    ) -> None:
+        self.store = store
+        self.scope: dict[str, Any] = {"type": kind, "asgi": {"version": "3.0"}, "path": "/"}
+        if kind == "http":
+            self.scope["method"] = "GET"
+        self.scope |= {"headers": list(headers), "client": ("127.0.0.1", 50000), **scope}
+        first = {"type": "http.request", "body": b"", "more_body": False}
+        self.incoming: list[Any] = [first if kind == "http" else {"type": "websocket.connect"}]
+        self.sent: list[Any] = []
+        self.broken: str | None = None
+
+    async def receive(self) -> Any:
+        return self.incoming.pop(0)
+
+    async def send(self, message: Any) -> None:
+        self.store.journal.append(message["type"])
+        if message["type"] == self.broken:
+            msg = "the client is gone"
+            raise OSError(msg)
+        self.sent.append(message)
+
+    async def serving(self, app: Any, **options: Any) -> None:
+        """Let an application serve the connection, under a middleware with these options."""
+        middleware = asgi.SessionMiddleware(
+            app, options.pop("store", self.store), SECRET, **options
+        )
+        await middleware(self.scope, self.receive, self.send)
+
+    def serve(self, app: Any, **options: Any) -> None:
+        asyncio.run(self.serving(app, **options))
+
+    def all(self, name: bytes) -> list[bytes]:
+        """The values of a header of the first message sent."""
+        return [value for key, value in self.sent[0]["headers"] if key.lower() == name]
+
+
+class Server:
+    """A server that keeps to PEP 3333 and is strict about it, for one request.
+
+    The headers leave with the first piece of the body that is not empty. What leaves, and the calls
+    of start_response, are noted in the store's journal, between the calls the store got.
+
+    Attributes:
+        environ: the request's.
+        returned: what the middleware returned.
+        status, headers, body: what the client got.
+    """
+
+    def __init__(self, store: RecordingStore, sid: str | None = None, **environ: Any) -> None:
+        self.store = store
+        self.environ: dict[str, Any] = {"SCRIPT_NAME": "", "PATH_INFO": "/", "QUERY_STRING": ""}
+        self.environ |= {"REMOTE_ADDR": "127.0.0.1", **environ}
+        if sid is not None:
+            self.environ["HTTP_COOKIE"] = signed(sid)
+        setup_testing_defaults(self.environ)
+        self.returned: Any = None
+        self.status = ""
+        self.headers: Headers = []
+        self.body = b""
+        self._headers_sent = False
+
+    def serve(
+        self, app: Any, *, validated: bool = True, pieces: int | None = None, **options: Any
+    ) -> None:
+        """Let an application serve the request, under a middleware with these options.
+
+        Args:
+            app: a WSGI application.
+            validated: watch it with the standard validator, which lets nobody see what its body is.
+            pieces: as many of the body are asked for before the client is gone; None: all.
+            options: the middleware's.
+        """
+        inner = validator(app) if validated else app
+        store = options.pop("store", self.store)
+        middleware = wsgi.SessionMiddleware(inner, store, SECRET, **options)
+
+        def noting(environ: Any, start_response: Any) -> Any:
+            self.returned = middleware(environ, start_response)
+            return self.returned
+
+        body: Any = validator(noting)(self.environ, self._start_response)
+        try:
+            for piece in itertools.islice(body, pieces):
+                self._write(piece)
+            self._send_headers()
+        finally:
+            body.close()
+
+    def all(self, name: str) -> list[str]:
+        """The values of a header that the client got."""
+        return [value for key, value in self.headers if key.lower() == name]
+
+    def _start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Any:
+        if exc_info is not None and self._headers_sent:
+            raise exc_info[1]
+        assert exc_info is not None or not self.status
+        self.store.journal.append("start_response")
+        self.status, self.headers = status, headers
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._send_headers()
+            self.store.journal.append(data)
+            self.body += data
+
+    def _send_headers(self) -> None:
+        if not self._headers_sent:
+            self.store.journal.append("headers")
+        self._headers_sent = True
+
+
 def _recorded(verb: str) -> Callable[..., Any]:
     def call(self: RecordingStore, *arguments: Any, **keywords: Any) -> Any:
         if verb in self.failing:
@@ -304,6 +431,27 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture
 def store(tmp_path: Path) -> RecordingStore:
     return RecordingStore(tmp_path / "sessions")
+
+
+@pytest.fixture
+def connect(store: RecordingStore) -> Callable[..., Wire]:
+    """Opens an ASGI connection: headers, and keywords for its scope; with the cookie of ``sid``."""
+
+    def opened(*headers: tuple[bytes, bytes], sid: str | None = None, **scope: Any) -> Wire:
+        cookie = [] if sid is None else [(b"cookie", signed(sid).encode())]
+        return Wire(store, *cookie, *headers, **scope)
+
+    return opened
+
+
+@pytest.fixture
+def call(store: RecordingStore) -> Callable[..., Server]:
+    """Makes a WSGI request, with the cookie of ``sid``; keywords for its environ."""
+
+    def called(sid: str | None = None, **environ: Any) -> Server:
+        return Server(store, sid, **environ)
+
+    return called
 
 
 @pytest.fixture
