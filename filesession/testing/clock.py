@@ -19,6 +19,7 @@ class ManualClock:
         self.now = now
 
     def __call__(self) -> float:
+        """The time, POSIX seconds."""
         return self.now
 
     def advance(self, seconds: float) -> None:

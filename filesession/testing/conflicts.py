@@ -78,6 +78,11 @@ class ConflictTests(ContractTests):
         ours: dict[str, Any],
         merged: dict[str, Any],
     ) -> None:
+        """What we set or deleted since the base is ours; every other top-level key is theirs.
+
+        Two requests of one page load change different things. A store that lets the last one win
+        loses the other's: an item in the cart, a message read.
+        """
         record = store.create(base)
         store.save(record.id, theirs, base=record)
         saved = store.save(record.id, ours, base=record)
@@ -87,6 +92,11 @@ class ConflictTests(ContractTests):
         assert saved.version == 3
 
     def test_a_merged_record_is_the_base_of_the_next_save(self, store: Store) -> None:
+        """The record a merge returns knows both sides, so that it can itself be a base.
+
+        A request that saves twice would otherwise, with its second save, delete or bring back what
+        the first had merged in.
+        """
         record = store.create({"a": 1})
         store.save(record.id, {"a": 1, "b": 2}, base=record)
         merged = store.save(record.id, {"a": 1, "c": 3}, base=record)
@@ -95,19 +105,46 @@ class ConflictTests(ContractTests):
         assert loaded(store, record.id).data == {"a": 1, "c": 3}
 
     def test_with_a_fresh_base_ours_replaces_all(self, store: Store) -> None:
+        """Where nobody saved since the base, the data given is what is stored, in every mode.
+
+        A store that merges then too lets no key be deleted: a logout that clears the session leaves
+        the user in it.
+        """
         record = store.create({"a": 1, "b": 2})
         for mode in MODES:
             record = store.save(record.id, {"mode": mode}, base=record, conflict=mode)
             assert loaded(store, record.id).data == {"mode": mode}
 
     def test_without_a_base_there_is_no_conflict(self, store: Store) -> None:
+        """A save that names no base replaces all, in every mode, whatever was saved before.
+
+        It is how a tool repairs a session. A store that merges here has nothing to compare with,
+        and guesses.
+        """
         sid = store.create({"a": 1}).id
         store.save(sid, {"b": 2})
         for mode in MODES:
             store.save(sid, {"mode": mode}, conflict=mode)
             assert loaded(store, sid).data == {"mode": mode}
 
+    def test_a_base_from_a_hundred_saves_ago_is_merged(self, store: Store) -> None:
+        """A base is never too old: the record itself holds what was loaded, for the comparison.
+
+        A slow upload ends long after a busy page loaded the same session. A store that compares
+        with the last few versions it kept would have the upload undo all that was saved since.
+        """
+        base = store.create({"upload": None, "text": "x" * 400})
+        for n in range(100):
+            store.save(base.id, base.data | {"n": n})
+        store.save(base.id, base.data | {"upload": "done"}, base=base)
+        assert loaded(store, base.id).data == base.data | {"n": 99, "upload": "done"}
+
     def test_overwrite_replaces_what_they_saved(self, store: Store) -> None:
+        """``conflict="overwrite"`` stores our data and nothing of theirs, though the base is stale.
+
+        An app that asked for Express's rule, the last one wins, would otherwise meet keys that it
+        had thrown away.
+        """
         record = store.create({"a": 1})
         store.save(record.id, {"a": 1, "b": 2}, base=record)
         saved = store.save(record.id, {"c": 3}, base=record, conflict="overwrite")
@@ -115,6 +152,11 @@ class ConflictTests(ContractTests):
         assert store.load(record.id) == saved
 
     def test_error_refuses_a_stale_save_and_names_both_sides(self, store: Store) -> None:
+        """``conflict="error"`` raises ``ConflictError`` with both sides, and leaves theirs stored.
+
+        The middleware answers 409 with it. A store that writes first, or compares outside the lock,
+        loses the very update the app asked to be told of.
+        """
         record = store.create({"a": 1})
         theirs = store.save(record.id, {"a": 2}, base=record)
         with pytest.raises(ConflictError) as refused:
@@ -124,12 +166,21 @@ class ConflictTests(ContractTests):
         assert store.load(record.id) == theirs
 
     def test_a_save_of_the_same_data_makes_a_base_stale_too(self, store: Store) -> None:
+        """A save is a save, also of what was stored already: who loaded before it is behind.
+
+        A store that skips equal data, or compares data to find conflicts, lets two requests both
+        believe that they were the one to spend a voucher.
+        """
         record = store.create({"a": 1})
         store.save(record.id, {"a": 1}, base=record)
         with pytest.raises(ConflictError):
             store.save(record.id, {"a": 2}, base=record, conflict="error")
 
     def test_a_touch_does_not_make_a_base_stale(self, store: Store) -> None:
+        """A touch changes no version: who loaded before may still save with ``conflict="error"``.
+
+        Every request touches. If that counted, any two requests at once would be a 409.
+        """
         record = store.create({"a": 1})
         store.touch(record.id)
         assert store.save(record.id, {"a": 2}, base=record, conflict="error").data == {"a": 2}
@@ -138,6 +189,11 @@ class ConflictTests(ContractTests):
     def test_a_base_of_an_earlier_session_of_the_same_id_is_gone(
         self, store: Store, mode: Conflict
     ) -> None:
+        """A session created anew under an id is another one: a base of the old is ``SessionGone``.
+
+        Versions alone do not tell them apart, ``SessionRecord.lineage`` does. Without it a slow
+        request writes the data of a user who logged out into the session of the next.
+        """
         old = store.create({"secret": "of the old one"}, sid="chosen")
         store.delete("chosen")
         new = store.create({"a": 1}, sid="chosen")
@@ -146,6 +202,11 @@ class ConflictTests(ContractTests):
         assert store.load("chosen") == new
 
     def test_keys_that_threads_add_at_the_same_moment_are_all_kept(self, store: Store) -> None:
+        """Saves at the same moment are merged one after the other, and none is lost.
+
+        Loading, merging and writing must be one step under a lock or a compare-and-set. Otherwise
+        two tabs at once lose an update now and then, which nobody can reproduce.
+        """
         base = store.create({"start": True})
 
         def add(n: int) -> SessionRecord:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from filesession.testing.base import ContractTests
 from filesession.testing.conflicts import ConflictTests
+from filesession.testing.cookies import CookieTests
 from filesession.testing.exactness import ExactnessTests
 from filesession.testing.expiry import ExpiryTests
 from filesession.testing.locking import LockingTests
 from filesession.testing.regenerating import RegeneratingTests
 from filesession.testing.verbs import VerbTests
+from filesession.testing.waiting import WaitingTests
 from filesession.testing.whole import WholeStoreTests
 
 
@@ -17,8 +19,10 @@ class StoreContract(
     ExactnessTests,
     ConflictTests,
     ExpiryTests,
+    CookieTests,
     RegeneratingTests,
     LockingTests,
+    WaitingTests,
     WholeStoreTests,
     ContractTests,
 ):

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import pytest
 
-from filesession.errors import LockTimeout, SessionGone, StoreError, WouldSync
-from filesession.stores.protocol import Impatient, Locks, Store
-from filesession.testing.base import PATIENCE, ContractTests, at_once, in_thread, loaded
+from filesession.errors import LockTimeout, SessionGone, StoreError
+from filesession.stores.protocol import Locks, Store
+from filesession.testing.base import (
+    PATIENCE,
+    ContractTests,
+    at_once,
+    ended,
+    in_thread,
+    loaded,
+    started,
+)
 from filesession.testing.clock import ManualClock
 from filesession.testing.regenerating import able_to_regenerate
+
+T = TypeVar("T")
 
 
 class LockingStore(Store, Locks, Protocol):
@@ -20,13 +31,19 @@ class LockingStore(Store, Locks, Protocol):
 
 
 class LockingTests(ContractTests):
-    """``lock`` and ``without_waiting``; skipped for a store without."""
+    """``lock``; skipped for a store without."""
 
     @pytest.fixture
     def locking(self, store: Store) -> LockingStore:
+        """The store, for tests of ``lock``; they are skipped for a store without."""
         return able_to_lock(store)
 
     def test_a_lock_gives_the_fresh_record(self, locking: LockingStore) -> None:
+        """Entering gives the session as it is stored at that moment, not as it was loaded before.
+
+        A counter is read, raised and saved under the lock: with an older record two requests give
+        the same number.
+        """
         sid = locking.create({"a": 1}).id
         saved = locking.save(sid, {"a": 2})
         with locking.lock(sid) as record:
@@ -37,20 +54,34 @@ class LockingTests(ContractTests):
     def test_there_is_no_lock_on_a_session_that_is_not_there(
         self, locking: LockingStore, sid: str
     ) -> None:
-        with pytest.raises(SessionGone), locking.lock(sid):
-            raise AssertionError
+        """Locking what is absent or malformed is ``SessionGone``, and makes no session.
+
+        A store that keeps its locks apart from its sessions lets an attacker fill it with locks of
+        made-up ids.
+        """
+        with pytest.raises(SessionGone):
+            take(locking, sid)
         assert locking.load(sid) is None
 
     def test_there_is_no_lock_on_a_session_that_has_expired(
         self, locking: LockingStore, clock: ManualClock
     ) -> None:
+        """An expired session cannot be locked, and trying keeps nothing of it alive.
+
+        The holder would work on a session whose save is then refused, or worse, is not.
+        """
         sid = locking.create(idle_timeout=10).id
         clock.advance(100)
-        with pytest.raises(SessionGone), locking.lock(sid):
-            raise AssertionError
+        with pytest.raises(SessionGone):
+            take(locking, sid)
         assert locking.delete(sid) is False
 
     def test_a_lock_is_exclusive(self, locking: LockingStore) -> None:
+        """While it is held every other thread gets ``LockTimeout``; afterwards it is free.
+
+        The error is a ``StoreError`` and a ``TimeoutError`` and does not show the id. Without
+        exclusion a voucher is spent twice.
+        """
         sid = locking.create().id
         with locking.lock(sid):
             error = in_thread(lambda: refusal(locking, sid))
@@ -60,6 +91,10 @@ class LockingTests(ContractTests):
         in_thread(lambda: take(locking, sid))
 
     def test_a_lock_keeps_no_other_session(self, locking: LockingStore) -> None:
+        """Holding one session delays no other, and several may be held at once.
+
+        One lock for the whole store makes every user wait for the slowest.
+        """
         one, two = locking.create().id, locking.create().id
         with locking.lock(one):
             in_thread(lambda: take(locking, two))
@@ -68,28 +103,81 @@ class LockingTests(ContractTests):
                 in_thread(lambda: refusal(locking, one))
 
     def test_anothers_save_waits_for_the_lock(self, locking: LockingStore) -> None:
+        """A save by another waits until the holder is done, and then is made.
+
+        A lock that only other lockers respect does not protect from the ordinary request in the
+        next tab.
+        """
         sid = locking.create({"n": 0}).id
-        asked = threading.Event()
+        saved = after_the_holder(locking, sid, lambda: locking.save(sid, {"n": "theirs"}))
+        assert loaded(locking, sid) == saved
+        assert saved.data == {"n": "theirs"}
 
-        def save() -> list[int]:
-            asked.set()
-            locking.save(sid, {"n": "theirs"})
-            return list(done)
+    def test_anothers_delete_waits_for_the_lock(self, locking: LockingStore) -> None:
+        """A delete waits for the holder as a save does, and then ends what the holder saved.
 
-        done: list[int] = []
-        with ThreadPoolExecutor(1) as pool:
-            with locking.lock(sid):
-                saving = pool.submit(save)
-                assert asked.wait(PATIENCE)
-                for n in range(3):
-                    locking.save(sid, {"n": n})
-                    done.append(n)
-            assert saving.result(PATIENCE) == [0, 1, 2]
-        assert loaded(locking, sid).data == {"n": "theirs"}
+        A logout in another tab would otherwise pull the session from under a payment half done.
+        """
+        sid = locking.create({"n": 0}).id
+        assert after_the_holder(locking, sid, lambda: locking.delete(sid)) is True
+        assert locking.load(sid) is None
+
+    def test_anothers_regenerate_waits_for_the_lock(self, locking: LockingStore) -> None:
+        """A regenerate waits for the holder, and takes along all that the holder saved.
+
+        A login that runs beside a locked request would otherwise leave that request's work behind
+        under the dead id.
+        """
+        moving = able_to_regenerate(locking)
+        sid = locking.create({"n": 0}).id
+        new = after_the_holder(locking, sid, lambda: moving.regenerate(sid))
+        assert new.data == {"n": 2}
+        assert locking.load(sid) is None
+
+    def test_a_lock_is_waited_for_no_longer_than_asked(self, locking: LockingStore) -> None:
+        """A lock that does not come free is a ``LockTimeout`` after ``timeout`` seconds, not later.
+
+        One request that hangs while it holds a session would otherwise hang every worker that is
+        asked for the same page.
+        """
+        sid = locking.create().id
+        with locking.lock(sid):
+            error = in_thread(lambda: refusal(locking, sid, timeout=0.01))
+        assert sid not in str(error)
+
+    def test_a_lock_keeps_out_another_task_of_the_same_thread(self, locking: LockingStore) -> None:
+        """Held is held by a task: another one in the same thread is refused like another thread.
+
+        All requests of an ASGI server share one thread. A lock that knows its holder by the thread,
+        as ``threading.RLock`` does, lets all of them in at once.
+        """
+        sid = locking.create({"a": 1}).id
+        with locking.lock(sid):
+            contextvars.Context().run(refusal, locking, sid)
+        contextvars.Context().run(take, locking, sid)
+
+    def test_work_the_holder_hands_to_a_thread_goes_through_the_lock(
+        self, locking: LockingStore
+    ) -> None:
+        """Whoever runs in a copy of the holder's context, in whatever thread, is the holder.
+
+        ``asyncio.to_thread`` works so, and the ASGI middleware saves with it: a lock that is known
+        to one thread alone would have a request wait for itself.
+        """
+        record = locking.create({"a": 1})
+        with locking.lock(record.id):
+            inside = contextvars.copy_context()
+            saved = in_thread(lambda: inside.run(locking.save, record.id, {"a": 2}, base=record))
+        assert locking.load(record.id) == saved
 
     def test_anothers_load_and_touch_do_not_wait(
         self, locking: LockingStore, clock: ManualClock
     ) -> None:
+        """Reading and touching a locked session go through at once.
+
+        A page that only reads would otherwise hang behind every long request of the same user, and
+        after ten seconds fail.
+        """
         record = locking.create({"a": 1})
         with locking.lock(record.id):
             assert in_thread(lambda: locking.load(record.id)) == record
@@ -101,6 +189,11 @@ class LockingTests(ContractTests):
     def test_calls_inside_go_through_the_lock(
         self, locking: LockingStore, clock: ManualClock
     ) -> None:
+        """The holder's own save, touch and load do not wait for its lock, nor release it.
+
+        A store that takes the lock for each save has the holder wait for itself, and the request
+        end in a ``LockTimeout``.
+        """
         sid = locking.create({"n": 0}).id
         with locking.lock(sid) as record:
             for n in range(3):
@@ -112,6 +205,10 @@ class LockingTests(ContractTests):
         assert loaded(locking, sid).version == 4
 
     def test_an_error_inside_releases_the_lock(self, locking: LockingStore) -> None:
+        """An exception leaves the block with the lock released, and is not swallowed.
+
+        One bug in one request would otherwise lock a user out until the process is restarted.
+        """
         sid = locking.create({"a": 1}).id
         with pytest.raises(ZeroDivisionError), locking.lock(sid):
             raise ZeroDivisionError
@@ -119,6 +216,11 @@ class LockingTests(ContractTests):
         take(locking, sid)
 
     def test_a_lock_inside_a_lock_is_the_outer_ones(self, locking: LockingStore) -> None:
+        """Locking again what one holds succeeds at once, and the inner end releases nothing.
+
+        A library called under the lock may lock too. Released early, the rest of the outer block
+        runs without.
+        """
         sid = locking.create({"a": 1}).id
         with locking.lock(sid):
             locking.save(sid, {"a": 2})
@@ -131,18 +233,27 @@ class LockingTests(ContractTests):
         in_thread(lambda: take(locking, sid))
 
     def test_a_session_deleted_inside_is_gone(self, locking: LockingStore) -> None:
+        """After a delete under the lock the session is absent for everybody, the holder too.
+
+        A lock that keeps a session's data at hand would bring it back with the holder's next save.
+        """
         sid = locking.create({"a": 1}).id
         with locking.lock(sid) as record:
             assert locking.delete(sid) is True
             assert locking.load(sid) is None
             with pytest.raises(SessionGone):
                 locking.save(sid, {"a": 2}, base=record)
-            with pytest.raises(SessionGone), locking.lock(sid):
-                raise AssertionError
+            with pytest.raises(SessionGone):
+                take(locking, sid)
             assert locking.delete(sid) is False
         assert locking.load(sid) is None
 
     def test_a_session_deleted_inside_may_be_created_anew(self, locking: LockingStore) -> None:
+        """A session created under the same id inside is a new one, which may be saved and locked.
+
+        A lock that still stands for the old session would write the new one's data where nobody
+        finds it.
+        """
         locking.create({"a": 1}, sid="chosen")
         with locking.lock("chosen"):
             locking.delete("chosen")
@@ -155,6 +266,10 @@ class LockingTests(ContractTests):
     def test_one_who_waited_for_a_session_that_was_deleted_finds_it_gone(
         self, locking: LockingStore
     ) -> None:
+        """Who waited for the lock looks again when it comes: the session may be gone.
+
+        A save that goes on with what it knew before it waited undoes the logout it waited for.
+        """
         sid = locking.create().id
         asked = threading.Event()
 
@@ -163,15 +278,18 @@ class LockingTests(ContractTests):
             with pytest.raises(SessionGone):
                 locking.save(sid, {"a": 2})
 
-        with ThreadPoolExecutor(1) as pool:
-            with locking.lock(sid):
-                saving = pool.submit(save)
-                assert asked.wait(PATIENCE)
-                locking.delete(sid)
-            saving.result(PATIENCE)
+        with locking.lock(sid):
+            saving = started(save)
+            assert asked.wait(PATIENCE)
+            locking.delete(sid)
+        ended(saving)
         assert locking.load(sid) is None
 
     def test_a_session_regenerated_inside_stays_locked(self, locking: LockingStore) -> None:
+        """The lock moves with the session to its new id; the old one is gone for all.
+
+        Logging in under the lock must not open the session to the next request halfway through.
+        """
         moving = able_to_regenerate(locking)
         old = locking.create({"a": 1}).id
         with locking.lock(old) as record:
@@ -183,12 +301,17 @@ class LockingTests(ContractTests):
             assert locking.load(old) is None
             with pytest.raises(SessionGone):
                 locking.save(old, {"a": 4})
-            with pytest.raises(SessionGone), locking.lock(old):
-                raise AssertionError
+            with pytest.raises(SessionGone):
+                take(locking, old)
         assert loaded(locking, new.id).data == {"a": 3}
         in_thread(lambda: take(locking, new.id))
 
     def test_a_lock_may_be_released_in_another_thread(self, locking: LockingStore) -> None:
+        """``__exit__`` may run in another thread than ``__enter__``, and frees the lock for all.
+
+        An ASGI app enters and leaves in worker threads, not always the same. ``threading.RLock``
+        refuses that.
+        """
         sid = locking.create({"a": 1}).id
         held = locking.lock(sid)
         held.__enter__()
@@ -201,6 +324,11 @@ class LockingTests(ContractTests):
     def test_who_released_in_another_thread_is_kept_out_by_the_next(
         self, locking: LockingStore
     ) -> None:
+        """After that the first thread holds nothing: the next holder keeps it out as well.
+
+        A store that remembers a holder by its thread, and forgets it in that thread only, lets two
+        into one session.
+        """
         sid = locking.create({"a": 1}).id
         held, theirs = locking.lock(sid), locking.lock(sid)
         held.__enter__()
@@ -211,6 +339,11 @@ class LockingTests(ContractTests):
         take(locking, sid)
 
     def test_increments_under_the_lock_are_exact(self, locking: LockingStore) -> None:
+        """A hundred read-modify-writes under the lock by four threads give a hundred.
+
+        It fails when the lock is taken after the read, is not the same for all threads, or is not
+        waited for.
+        """
         sid = locking.create({"n": 0}).id
 
         def increment(_: int) -> None:
@@ -221,43 +354,6 @@ class LockingTests(ContractTests):
         assert at_once(4, increment) == [None] * 4
         assert loaded(locking, sid).data == {"n": 100}
 
-    def test_without_waiting_a_held_lock_is_refused_at_once(self, locking: LockingStore) -> None:
-        impatient = without_waiting(locking)
-        record = locking.create({"a": 1})
-        with locking.lock(record.id):
-            in_thread(lambda: refused_at_once(impatient, record.id))
-            assert locking.load(record.id) == record
-
-    def test_without_waiting_a_call_inside_the_lock_goes_through_or_would_sync(
-        self, locking: LockingStore
-    ) -> None:
-        impatient = without_waiting(locking)
-        sid = locking.create({"a": 1}).id
-        with locking.lock(sid):
-            try:
-                impatient.save(sid, {"a": 2})
-            except WouldSync:
-                locking.save(sid, {"a": 2})
-        assert loaded(locking, sid).data == {"a": 2}
-        assert loaded(locking, sid).version == 2
-
-    def test_without_waiting_the_sessions_are_the_same(self, store: Store) -> None:
-        impatient = without_waiting(store)
-        try:
-            record = impatient.create({"a": 1})
-        except WouldSync:
-            record = store.create({"a": 1})
-        assert store.load(record.id) == record
-        saved = store.save(record.id, {"a": 2})
-        assert impatient.load(record.id) == saved
-        assert impatient.touch(record.id) is True
-        try:
-            assert impatient.delete(record.id) is True
-        except WouldSync:
-            assert impatient.load(record.id) == saved
-        else:
-            assert store.load(record.id) is None
-
 
 def able_to_lock(store: Store) -> LockingStore:
     """The store, if it can; the test is skipped if not."""
@@ -266,32 +362,36 @@ def able_to_lock(store: Store) -> LockingStore:
     return store
 
 
-def without_waiting(store: Store) -> Store:
-    """The store's form that never waits, if it has one; the test is skipped if not."""
-    if not isinstance(store, Impatient):
-        pytest.skip("the store has no form that never waits (stores.protocol.Impatient)")
-    return store.without_waiting()
-
-
-def take(store: LockingStore, sid: str) -> None:
-    """Take the lock without waiting, and give it back."""
-    with store.lock(sid, timeout=0):
+def take(store: LockingStore, sid: str, timeout: float = 0) -> None:
+    """Take the lock, without waiting unless told to, and give it back."""
+    with store.lock(sid, timeout=timeout):
         pass
 
 
-def refusal(store: LockingStore, sid: str) -> LockTimeout:
+def refusal(store: LockingStore, sid: str, timeout: float = 0) -> LockTimeout:
     """The error for a lock that is held by another."""
     with pytest.raises(LockTimeout) as refused:
-        take(store, sid)
+        take(store, sid, timeout)
     return refused.value
 
 
-def refused_at_once(impatient: Store, sid: str) -> None:
-    """A save and a delete, refused because another holds the lock, or the disk is slow."""
-    with pytest.raises((LockTimeout, WouldSync)):
-        impatient.save(sid, {"a": 2})
-    with pytest.raises((LockTimeout, WouldSync)):
-        impatient.delete(sid)
-    if isinstance(impatient, Locks):
-        with pytest.raises(LockTimeout), impatient.lock(sid):
-            raise AssertionError
+def after_the_holder(store: LockingStore, sid: str, call: Callable[[], T]) -> T:
+    """What the call of another gives, made while we hold the lock and save three times under it.
+
+    It must have waited until the last of them was done.
+    """
+    asked, saved = threading.Event(), list[int]()
+
+    def ask() -> tuple[T, list[int]]:
+        asked.set()
+        return call(), list(saved)
+
+    with store.lock(sid):
+        asking = started(ask)
+        assert asked.wait(PATIENCE)
+        for n in range(3):
+            store.save(sid, {"n": n})
+            saved.append(n)
+    given, saved_before = ended(asking)
+    assert saved_before == [0, 1, 2]
+    return given

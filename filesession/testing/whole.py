@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import pytest
 
 from filesession.record import SessionInfo
-from filesession.stores.protocol import Store, Sweeps
-from filesession.testing.base import ContractTests, in_thread, loaded
+from filesession.stores.protocol import KeepsSecret, Store, Sweeps
+from filesession.testing.base import ContractTests, at_once, in_thread, loaded
 from filesession.testing.clock import ManualClock
 from filesession.testing.locking import able_to_lock
 from filesession.testing.regenerating import able_to_regenerate
@@ -20,10 +20,11 @@ class SweepingStore(Store, Sweeps, Protocol):
 
 
 class WholeStoreTests(ContractTests):
-    """``scan``, ``sweep``, ``clear``, ``len`` and ``close``; skipped for a store without."""
+    """``scan``, ``sweep``, ``clear``, ``len``, ``close``, the key; skipped for a store without."""
 
     @pytest.fixture
     def sweeping(self, clock: ManualClock) -> SweepingStore:
+        """A store with short timeouts, for tests of scan and sweep; skipped for a store without."""
         store = self.make_store(clock, idle_timeout=100, touch_interval=10)
         if not isinstance(store, Sweeps):
             pytest.skip("the store cannot be scanned and swept (stores.protocol.Sweeps)")
@@ -32,6 +33,11 @@ class WholeStoreTests(ContractTests):
     def test_a_scan_lists_all_that_is_stored(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """A scan gives each stored session once, with its size and its times, and no deleted one.
+
+        ``filesession ls`` and ``status`` show it: an operator who looks for the disk's contents
+        must find all of it.
+        """
         start = clock.now
         ids = [sweeping.create({"text": "x" * 100 * n}).id for n in range(3)]
         clock.advance(50)
@@ -47,15 +53,38 @@ class WholeStoreTests(ContractTests):
     def test_a_scan_lists_what_has_expired(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """What is over but not swept is listed too, with the ``expires_at`` it had.
+
+        It takes up space. A scan that hides it hides that no janitor runs.
+        """
         sid = sweeping.create({"a": 1}).id
         clock.advance(100_000)
         assert sweeping.load(sid) is None
         [info] = sweeping.scan()
         assert info.expires_at == info.created_at + 100
 
+    def test_a_scan_knows_when_a_session_was_touched(
+        self, sweeping: SweepingStore, clock: ManualClock
+    ) -> None:
+        """``accessed_at`` and ``expires_at`` of a scan are those of a load, touches included.
+
+        ``filesession ls`` and ``status`` show them: a store that shows the last save has a user who
+        is at work look idle, and an operator end the session.
+        """
+        sid = sweeping.create().id
+        clock.advance(50)
+        sweeping.touch(sid)
+        [info] = sweeping.scan()
+        assert (info.accessed_at, info.expires_at) == (clock.now, clock.now + 100)
+
     def test_a_scan_knows_the_timeouts_a_session_has_of_its_own(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """``expires_at`` is each session's own: its shorter, longer or absent timeouts count.
+
+        The janitor files sessions by it: with the store's timeout for all, short ones stay too long
+        and endless ones are looked at for ever.
+        """
         sweeping.create(idle_timeout=10)
         sweeping.create(idle_timeout=float("inf"))
         sweeping.create(absolute_timeout=20)
@@ -63,6 +92,10 @@ class WholeStoreTests(ContractTests):
         assert {info.expires_at for info in sweeping.scan()} == expected
 
     def test_a_scan_shows_no_id(self, sweeping: SweepingStore) -> None:
+        """A scan names sessions by a handle from which the id cannot be told, nor a session loaded.
+
+        A listing ends up in tickets and terminals: with ids in it, it is a list of logins.
+        """
         sid = sweeping.create().id
         [info] = sweeping.scan()
         assert info.handle != sid
@@ -70,6 +103,10 @@ class WholeStoreTests(ContractTests):
         assert sweeping.load(info.handle) is None
 
     def test_a_session_keeps_its_handle(self, sweeping: SweepingStore) -> None:
+        """The handle of a session stays the same over its saves.
+
+        ``filesession show`` and ``destroy`` take the handle that ``ls`` printed a minute ago.
+        """
         sid = sweeping.create({"a": 1}).id
         [before] = sweeping.scan()
         sweeping.save(sid, {"a": 2})
@@ -77,6 +114,11 @@ class WholeStoreTests(ContractTests):
         assert before.handle == after.handle
 
     def test_a_scan_bears_with_changes_made_meanwhile(self, sweeping: SweepingStore) -> None:
+        """Sessions may come and go while a scan is under way; it goes on.
+
+        A live store never stands still: a scan that raises, as looping over a changing dict does,
+        is one that never works in production.
+        """
         ids = [sweeping.create().id for _ in range(10)]
         seen: list[SessionInfo] = []
         for info in sweeping.scan():
@@ -88,6 +130,11 @@ class WholeStoreTests(ContractTests):
     def test_a_sweep_deletes_what_is_due_and_nothing_else(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """A sweep removes what is past its end and the grace, and reports what it saw and freed.
+
+        One session too many logs a user out; one too few fills the disk. The janitor's metrics and
+        warnings are this report.
+        """
         due, expired = sweeping.create({"n": 1}).id, sweeping.create({"n": 2}).id
         clock.advance(50)
         sweeping.save(expired, {"n": 2})
@@ -101,6 +148,8 @@ class WholeStoreTests(ContractTests):
         assert report.oldest_overdue == pytest.approx(45.001, abs=1e-5)
         assert report.started_at == clock.now
         assert (report.complete, report.dry_run, report.busy) == (True, False, 0)
+        assert (report.corrupt, report.leftovers) == (0, 0)
+        assert report.seconds >= 0
         assert len(list(sweeping.scan())) == 3
         assert sweeping.load(due) is None
         assert sweeping.load(expired) is None
@@ -110,15 +159,51 @@ class WholeStoreTests(ContractTests):
     def test_a_sweep_leaves_a_session_for_two_touch_intervals_past_its_deadline(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """A session is due two touch intervals past its deadline: one for load, one for requests.
+
+        A request that loaded it at the last moment may still touch or save it: swept earlier, that
+        user's work is ``SessionGone``.
+        """
         sweeping.create()
         clock.advance(120)
         assert sweeping.sweep().expired == 0
         clock.advance(0.001)
         assert sweeping.sweep().expired == 1
 
+    def test_a_sweep_heeds_a_shorter_timeout_of_a_sessions_own(
+        self, sweeping: SweepingStore, clock: ManualClock
+    ) -> None:
+        """A session's own timeout decides when it is due, also one shorter than the store's.
+
+        A store that sweeps by its own timeout alone keeps what an app meant to be short-lived, one
+        session for each visit of a crawler, on the disk.
+        """
+        sweeping.create(idle_timeout=20)
+        clock.advance(40)
+        assert sweeping.sweep().expired == 0
+        clock.advance(0.001)
+        assert sweeping.sweep().expired == 1
+
+    def test_a_sweep_under_a_clock_set_back_deletes_nothing(
+        self, sweeping: SweepingStore, clock: ManualClock
+    ) -> None:
+        """A session last active in the future is not old: no sweep may delete it.
+
+        A server whose clock ran ahead is corrected while people are logged in. A store that takes
+        the distance for an age logs all of them out.
+        """
+        sid = sweeping.create({"a": 1}).id
+        clock.advance(-100_000)
+        assert sweeping.sweep().expired == 0
+        assert loaded(sweeping, sid).data == {"a": 1}
+
     def test_a_sweep_leaves_what_was_touched(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """A touch puts a session off for the sweep as it does for a load.
+
+        A store that sweeps by the last save deletes the sessions of people who only read.
+        """
         sid = sweeping.create().id
         clock.advance(90)
         sweeping.touch(sid)
@@ -129,26 +214,40 @@ class WholeStoreTests(ContractTests):
     def test_a_sweep_heeds_the_absolute_timeout(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """A session past its absolute timeout and one touch interval is due, whatever was saved.
+
+        Otherwise sessions without an idle timeout, though over, are never removed.
+        """
         sid = sweeping.create(idle_timeout=float("inf"), absolute_timeout=50).id
         clock.advance(45)
         sweeping.save(sid, {})
-        clock.advance(10)
+        clock.advance(15)
         assert sweeping.load(sid) is None
-        clock.advance(100)
+        assert sweeping.sweep().expired == 0
+        clock.advance(0.001)
         assert sweeping.sweep().expired == 1
 
     def test_a_sweep_of_an_empty_store_finds_nothing(self, sweeping: SweepingStore) -> None:
+        """An empty store is swept without error, with a report of zeros that is complete.
+
+        The janitor starts before the first visitor comes.
+        """
         report = sweeping.sweep(limit=0)
         assert (report.examined, report.expired, report.freed) == (0, 0, 0)
         assert report.complete
 
     def test_a_dry_run_only_counts(self, sweeping: SweepingStore, clock: ManualClock) -> None:
+        """``dry_run`` reports what a sweep would do, up to its limit, and deletes nothing.
+
+        ``filesession status`` asks it every time: it must not log anybody out.
+        """
         for n in range(3):
             sweeping.create({"n": n})
         clock.advance(1000)
         sweeping.create()
         rehearsed = sweeping.sweep(dry_run=True)
         assert (rehearsed.examined, rehearsed.expired, rehearsed.dry_run) == (4, 3, True)
+        assert sweeping.sweep(dry_run=True, limit=2).expired == 2
         assert len(list(sweeping.scan())) == 4
         report = sweeping.sweep()
         assert (report.expired, report.freed) == (rehearsed.expired, rehearsed.freed)
@@ -156,6 +255,11 @@ class WholeStoreTests(ContractTests):
     def test_a_sweep_deletes_no_more_than_its_limit(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """``limit`` bounds how many go; a sweep that it ended early is not ``complete``.
+
+        The janitor works off a backlog in portions. Over the limit it slows the app, and if it
+        claims to be done it stops too soon.
+        """
         for n in range(5):
             sweeping.create({"n": n})
         clock.advance(1000)
@@ -166,6 +270,11 @@ class WholeStoreTests(ContractTests):
         assert (second.expired, second.complete) == (3, True)
 
     def test_a_sweep_tells_how_far_it_is(self, sweeping: SweepingStore, clock: ManualClock) -> None:
+        """``progress`` is called with the number of sessions looked at, after each of them.
+
+        The bar of ``filesession sweep`` hangs on it: without it a long sweep is taken for one that
+        hangs, and ended halfway.
+        """
         for _ in range(3):
             sweeping.create()
         clock.advance(1000)
@@ -177,6 +286,10 @@ class WholeStoreTests(ContractTests):
     def test_a_sweep_takes_no_session_from_the_holder_of_its_lock(
         self, sweeping: SweepingStore, clock: ManualClock
     ) -> None:
+        """A due session whose lock is held stays, and is ``busy`` or waited for.
+
+        Its holder is a request at work. Deleted under its hands, what it saves next is lost.
+        """
         locking = able_to_lock(sweeping)
         held = locking.lock(sweeping.create({"a": 1}).id)
         in_thread(held.__enter__)
@@ -196,6 +309,10 @@ class WholeStoreTests(ContractTests):
     def test_a_session_that_was_deleted_or_moved_is_not_listed(
         self, sweeping: SweepingStore
     ) -> None:
+        """After a regenerate a scan lists the new handle alone, and after a delete none.
+
+        An entry left behind is a session that nobody can end and no janitor expires.
+        """
         moving = able_to_regenerate(sweeping)
         sid = sweeping.create().id
         [before] = sweeping.scan()
@@ -206,6 +323,10 @@ class WholeStoreTests(ContractTests):
         assert list(sweeping.scan()) == []
 
     def test_clear_removes_everything_and_counts_the_live(self, clock: ManualClock) -> None:
+        """``clear`` leaves nothing and gives the number that were live; ids are free again.
+
+        It is what logs everybody out after a breach: one session left is one too many.
+        """
         store = with_method(self.make_store(clock, idle_timeout=100), "clear")
         expired = store.create().id
         clock.advance(1000)
@@ -217,6 +338,11 @@ class WholeStoreTests(ContractTests):
         assert loaded(store, "live 0").version == 1
 
     def test_the_length_is_what_is_stored(self, clock: ManualClock) -> None:
+        """``len`` counts what is stored, the expired that are not yet swept included.
+
+        It is the number to watch on a disk: without the expired ones a janitor that died goes
+        unseen.
+        """
         store = self.make_store(clock, idle_timeout=100)
         if not isinstance(store, Sized):
             pytest.skip("the store has no length (collections.abc.Sized)")
@@ -229,10 +355,33 @@ class WholeStoreTests(ContractTests):
         clock.advance(1000)
         assert len(store) == 1
 
+    def test_a_key_is_made_once_and_stays(self, store: Store) -> None:
+        """``signing_key`` gives 32 random bytes or more, the same to every caller from then on.
+
+        It signs the cookies: two workers with different keys, or one that makes a new key when it
+        starts, log every user out at every other request.
+        """
+        if not isinstance(store, KeepsSecret):
+            pytest.skip("the store keeps no key (stores.protocol.KeepsSecret)")
+        keys = at_once(4, lambda _: store.signing_key())
+        assert keys == [store.signing_key()] * 4
+        assert len(store.signing_key()) >= 32
+        assert len(set(store.signing_key())) > 8
+
     def test_a_store_is_true_also_when_it_is_empty(self, store: Store) -> None:
+        """A store with a length is true even when that is zero.
+
+        ``store or default`` in an app would otherwise pick another store until the first session is
+        stored.
+        """
         assert bool(store) is True
 
     def test_a_store_may_be_closed_twice(self, store: Store) -> None:
+        """Closing again does nothing.
+
+        Servers and test clients both call it at the end: an error there hides the one that
+        mattered.
+        """
         store.create()
         closing = with_method(store, "close")
         closing.close()

@@ -173,10 +173,9 @@ claim = Leadership(sys.argv[1])
 assert claim.try_lead()
 if os.fork() == 0:
     assert not claim.still_leads()
-    print("child", os.getpid(), flush=True)
-    sys.stdin.readline()
-    os._exit(0)
-print("parent", os.getpid(), flush=True)
+    os.write(1, b"child\\n")  # in one piece, also where Python's output is not buffered
+else:
+    os.write(1, b"parent\\n")
 sys.stdin.readline()
 """
 
@@ -190,9 +189,12 @@ def test_a_forked_child_does_not_keep_the_lead_of_its_dead_parent(directory: str
     )
     with process:
         assert process.stdout is not None
-        told = sorted(process.stdout.readline().split()[0] for _ in range(2))
-        assert told == ["child", "parent"]
+        told = sorted(process.stdout.readline() for _ in range(2))
+        assert told == ["child\n", "parent\n"]
         assert is_led(directory)
         process.kill()
         process.wait(10)
         assert Leadership(directory).try_lead()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.stdout.read() == ""  # the child has come to its end as well
