@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from filesession.errors import ConflictError, StoreError
-from filesession.exchange import Exchange, Headers, refusal
+from filesession.exchange import Exchange, Headers
 from filesession.gateway import Gateway
-from filesession.runner import LoopRunner
+from filesession.runner import LoopRunner, RequestRunner
 from filesession.session import Session
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -58,10 +58,12 @@ class SessionMiddleware(Gateway):
         ):
             await self.app(scope, receive, send)
             return
-        exchange = self._exchange(scope)
-        response = _Response(self, self._runner, exchange, scope, send)
+        self._check_alone(scope)
+        runner = RequestRunner(self._runner)
+        exchange = self._exchange(scope, runner)
+        response = _Response(self, runner, exchange, scope, send)
         try:
-            scope[self.key] = await self._runner.arun(exchange.begin())
+            scope[self.key] = await runner.arun(exchange.begin())
         except StoreError as error:
             await response.refuse(error)
             return
@@ -72,22 +74,22 @@ class SessionMiddleware(Gateway):
             raise
         await response.finish()
 
-    def _exchange(self, scope: Scope) -> Exchange:
-        cookies = forwarded = b""
+    def _exchange(self, scope: Scope, runner: RequestRunner) -> Exchange:
+        cookies, forwarded = b"", None
         for name, value in scope["headers"]:
             if name == b"cookie":
                 cookies = cookies + b"; " + value if cookies else value
-            elif name == b"x-forwarded-proto" and not forwarded:
+            elif name == b"x-forwarded-proto" and forwarded is None:
                 forwarded = value
         client = scope.get("client")
         return Exchange(
             self.rules,
-            self._runner,
+            runner,
             cookies=cookies.decode("latin-1"),
             https=self.rules.proxies.is_https(
                 scope.get("scheme", "http"),
                 client[0] if client else None,
-                forwarded.decode("latin-1"),
+                (forwarded or b"").decode("latin-1"),
             ),
             source=scope,
         )
@@ -101,7 +103,7 @@ class _Response:
     def __init__(
         self,
         gateway: SessionMiddleware,
-        runner: LoopRunner,
+        runner: RequestRunner,
         exchange: Exchange,
         scope: Scope,
         send: Send,
@@ -161,7 +163,7 @@ class _Response:
     async def refuse(self, error: ConflictError | StoreError) -> None:
         """Answer in the application's place."""
         self._refused = self.started = True
-        answer = refusal(error)
+        answer = self._exchange.refused(error)
         response = "http.response"
         if self._scope["type"] == "websocket":
             response = "websocket.http.response"

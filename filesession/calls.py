@@ -17,11 +17,14 @@ Verb: TypeAlias = Literal["load", "create", "save", "touch", "delete", "regenera
 
 @dataclass(frozen=True, slots=True)
 class StoreCall:
-    """One call: the method's name, its positional and its keyword arguments."""
+    """One call: the method's name, its positional and its keyword arguments.
+
+    The arguments hold session ids, and are left out of the repr.
+    """
 
     verb: Verb
-    arguments: tuple[Any, ...] = ()
-    keywords: Mapping[str, Any] = field(default_factory=dict)
+    arguments: tuple[Any, ...] = field(default=(), repr=False)
+    keywords: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 Steps: TypeAlias = Generator[StoreCall, Any, T]

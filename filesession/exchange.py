@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import iscoroutinefunction
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, Literal, TypeAlias
 
@@ -35,6 +36,10 @@ _log = logging.getLogger("filesession.exchange")
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client may come back when the store fails."""
+
+_UNSHARED: Final = frozenset({"private", "no-store", "no-cache"})
+_SHARED: Final = frozenset({"public", "s-maxage"})
+"""Cache-Control directives that keep a response out of shared caches, and that let it in."""
 
 _SECURE_SCHEMES: Final = frozenset({"https", "wss"})
 
@@ -110,11 +115,11 @@ class Rules:
             if not isinstance(getattr(self, name), bool):
                 msg = f"{name} must be True or False, not {getattr(self, name)!r}"
                 raise ConfigurationError(msg)
-        if self.unset not in {"destroy", "keep"}:
+        if self.unset not in ("destroy", "keep"):
             msg = f"unset must be 'destroy' or 'keep', not {self.unset!r}"
             raise ConfigurationError(msg)
-        if self.genid is not None and not callable(self.genid):
-            msg = f"genid must be a function of the scope or environ, not {self.genid!r}"
+        if self.genid is not None and (not callable(self.genid) or iscoroutinefunction(self.genid)):
+            msg = f"genid must be a plain function of the scope or environ, not {self.genid!r}"
             raise ConfigurationError(msg)
 
 
@@ -162,8 +167,8 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_browsers", "_cookies", "_ended", "_kept", "_newest", "_rules", "_verified", "_visit"),
-        "session",
+        *("_browsers", "_cookies", "_ended", "_kept", "_newest", "_out", "_rules", "_verified"),
+        *("_visit", "session"),
     )
 
     session: Session
@@ -182,7 +187,7 @@ class Exchange:
         self._cookies = cookies
         self._verified = False
         self._newest = True
-        self._kept = False
+        self._out = self._kept = False
         self._ended = False
         genid = rules.genid
         self._visit = Visit(
@@ -221,7 +226,7 @@ class Exchange:
                 certain=self._is_announced(),
             )
         except SessionGone as error:
-            _log.info("%s", error)
+            self._tell(error)
 
     def finish(self, present: object, *, touch: bool = False) -> Steps[None]:
         """Write what changed after the headers left; too late for a cookie."""
@@ -233,7 +238,7 @@ class Exchange:
         try:
             yield from session.commit(touch=touch)
         except SessionGone as error:
-            _log.info("%s", error)
+            self._tell(error)
         session.extended = False
         ended = session.destroyed and self._verified
         if session.announce or (ended and not self._ended):
@@ -256,21 +261,33 @@ class Exchange:
     def headers(self, headers: Headers) -> Headers:
         """The response's headers with what the session adds; after ``commit``, once."""
         session = self.session
-        cookie = self._set_cookie()
+        cookies = self._set_cookies()
         session.announce = session.extended = False
         self._ended = session.destroyed
         self._visit.headers_sent = True
-        if cookie is not None:
+        if cookies:
             headers = _not_stored(headers)
-            headers.append(("set-cookie", cookie))
+            headers += [("set-cookie", cookie) for cookie in cookies]
         return _varied(headers) if session.accessed else headers
 
+    def refused(self, error: ConflictError | StoreError) -> Refusal:
+        """The response in place of the application's; it too tells the browser of a new id.
+
+        That was stored by a ``save()`` before, and no later response could tell of it.
+        """
+        answer = refusal(error)
+        session = getattr(self, "session", None)  # there is none when it could not be loaded
+        if session is None or not session.announce:
+            return answer
+        return replace(answer, headers=self.headers(answer.headers))
+
     def _taken_out(self, present: object) -> bool:
-        """Whether the application took the session away and wants it kept; or destroys it."""
+        """Whether the application took the session away and wants it kept; or destroys it, once."""
         if present is None:
             self._kept = self._rules.unset == "keep"
-            if not self._kept:
+            if not self._kept and not self._out:
                 self.session.destroy()
+            self._out = True
         elif present is not self.session:
             msg = (
                 f"the session was replaced by a {type(present).__name__}; change it in place,"
@@ -279,22 +296,34 @@ class Exchange:
             raise TypeError(msg)
         return self._kept
 
-    def _set_cookie(self) -> str | None:
+    def _tell(self, error: SessionGone) -> None:
+        """A change that is lost is worth a warning; that a visitor's session has ended is not."""
+        _log.log(logging.WARNING if self.session.modified else logging.INFO, "%s", error)
+
+    def _set_cookies(self) -> list[str]:
         session, https = self.session, self._visit.https
         nothing_done = self._kept and not (session.announce or session.destroyed)
         if nothing_done or session.gone:
-            return None
+            return []
+        browsers = self._browsers
+        leaving = [browsers.expire(https=https)] if self._may_expire() else []
         if session.is_new:
-            if not session.destroyed or not self._verified:
-                return None
-            ended = self._browsers
-            return ended.expire(https=https) if ended.may_be_sent(https) else None
+            return leaving if session.destroyed else []
         policy = session.cookie.policy
-        if not self._is_announced() or not policy.may_be_sent(https):
-            return None
+        if not self._is_announced():
+            return []
+        if not policy.may_be_sent(https):
+            _log.warning("over plain HTTP, with secure=True: the session's cookie is not sent")
+            return []
         assert session.id is not None
         value = self._rules.signer.sign(session.id)
-        return policy.announce(value, https=https, now=time.time())
+        cookie = policy.announce(value, https=https, now=time.time())
+        # In another place it would be another cookie, and the old one would hide it or be hidden.
+        return [cookie] if policy.place == browsers.place else [*leaving, cookie]
+
+    def _may_expire(self) -> bool:
+        """Whether the browser has a cookie of ours, and is to hear of its end."""
+        return self._verified and self._browsers.may_be_sent(self._visit.https)
 
     def _is_announced(self) -> bool:
         """Whether the cookie of a stored session goes out, as far as it is known now."""
@@ -305,12 +334,13 @@ class Exchange:
 
 
 def _not_stored(headers: Headers) -> Headers:
-    """No shared cache may keep a response that sets the cookie; what the app says of it stays.
+    """No shared cache may keep a response that sets the cookie (RFC 9111 section 5.2.2).
 
-    RFC 9111 section 5.2.2.
+    What the application says to that end stays.
     """
-    ours = [value for name, value in headers if name.lower() == "cache-control"]
-    if ours and not any("public" in value.lower() or "s-maxage" in value.lower() for value in ours):
+    ours = [value.lower() for name, value in headers if name.lower() == "cache-control"]
+    said = {directive.partition("=")[0].strip() for value in ours for directive in value.split(",")}
+    if said & _UNSHARED and not said & _SHARED:
         return list(headers)
     kept = [(name, value) for name, value in headers if name.lower() != "cache-control"]
     return [*kept, ("cache-control", "no-store")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -112,6 +112,17 @@ class Gateway:
     def _prepare(self) -> None:
         """Make what makes the store calls."""
 
+    def _check_alone(self, request: MutableMapping[str, Any]) -> None:
+        """Raises ``ConfigurationError`` where another middleware has the same cookie."""
+        name = self.rules.policy.name
+        key = request.setdefault(f"filesession.cookie.{name}", self.key)
+        if key != self.key:
+            msg = (
+                f"two session middlewares, key={key!r} and key={self.key!r}, use one cookie,"
+                f" {name!r}, and would undo each other's; give one of them another name"
+            )
+            raise ConfigurationError(msg)
+
     def _covers(self, path: bytes) -> bool:
         """Whether a path, decoded, is in the subtree of the cookie, whose path is percent-encoded.
 
@@ -138,10 +149,16 @@ def _opened(store: AnyStore) -> Store | AsyncStore:
         for verb in ("load", "create", "save", "touch", "delete")
         if not callable(getattr(store, verb, None))
     ]
-    if missing:
-        msg = f"store must be a store or a path; {type(store).__name__} has no {', '.join(missing)}"
+    if missing or isinstance(store, type):
+        msg = f"store must be a store or a path; {_lack(store, missing)}"
         raise ConfigurationError(msg)
     return store
+
+
+def _lack(store: object, missing: Sequence[str]) -> str:
+    if isinstance(store, type):
+        return f"{store.__name__} is a class; make one of it"
+    return f"{type(store).__name__} has no {', '.join(missing)}"
 
 
 def _signer(secret: str | bytes | Sequence[str | bytes] | None, store: object) -> Signer:

@@ -7,7 +7,10 @@ Rules, on an event loop:
 2. No thread waits for a lock that can be had without waiting. Threads are few: if all of them
    waited, who holds the lock could get none to finish with.
 3. A lock that a thread gets for a task that was cancelled meanwhile is given back; any other call
-   that a thread has begun is seen to its end, since the lock it needs goes with the task.
+   that a thread has begun is seen to its end, and who asked for it learns what came of it: else a
+   session would not know its new id.
+4. The steps of one request are made one after the other, whichever of its tasks asks for them; but
+   who holds the session's lock need not wait for one who waits for that lock.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,10 +30,13 @@ from filesession.calls import Steps, StoreCall
 from filesession.errors import ConfigurationError, LockTimeout, SessionGone, WouldSync
 from filesession.locks import DEFAULT_TIMEOUT, FIRST_PAUSE, LONGEST_PAUSE, lock_timeout
 from filesession.record import SessionRecord
+from filesession.stores.entry import gone
 from filesession.stores.held import HeldLock
 from filesession.stores.protocol import AsyncStore, Impatient, Locks, Regenerates, Store
 
 T = TypeVar("T")
+
+_log = logging.getLogger("filesession.runner")
 
 _LOCKING: Final = frozenset({"save", "delete", "regenerate"})
 """The verbs that need the lock of a session which others may hold."""
@@ -109,6 +116,7 @@ class LoopRunner:
 
         Raises:
             ConfigurationError: the store's methods are coroutines.
+            RuntimeError: it is the event loop's thread.
         """
         return self._blocking().run(steps)
 
@@ -120,6 +128,9 @@ class LoopRunner:
         if self._is_async:
             msg = "this store works in coroutines: await session.asave(), areload() or alock()"
             raise ConfigurationError(msg)
+        if _is_on_a_loop():
+            msg = "this would block the event loop: await session.asave(), areload() or alock()"
+            raise RuntimeError(msg)
         return BlockingRunner(self._store)  # type: ignore[arg-type]  # it is no AsyncStore
 
     async def arun(self, steps: Steps[T]) -> T:
@@ -129,6 +140,9 @@ class LoopRunner:
             while True:
                 try:
                     result = await self._perform(call)
+                except _CutShortError as cut:
+                    _deliver(cut.outcome, steps)
+                    raise asyncio.CancelledError(*cut.args) from None
                 except Exception as error:  # noqa: BLE001 - whose it is, is for the steps to say
                     call = steps.throw(error)
                 else:
@@ -159,7 +173,7 @@ class LoopRunner:
         try:
             yield record
         finally:
-            await self._called(leave)
+            await self._called(leave, undo=lambda _: None)
 
     async def _perform(self, call: StoreCall) -> Any:  # noqa: ANN401 - the verb's own type
         if call.verb == "regenerate" and not hasattr(self._store, "regenerate"):
@@ -204,6 +218,85 @@ class LoopRunner:
         return await _in_thread(call, undo) if self._threads else call()
 
 
+class RequestRunner:
+    """What one request's session gets to make its store calls with, on an event loop (rule 4).
+
+    Args:
+        runner: makes them.
+    """
+
+    __slots__ = ("_runner", "_turn")
+
+    def __init__(self, runner: LoopRunner) -> None:
+        self._runner = runner
+        self._turn = asyncio.Lock()
+
+    def run(self, steps: Steps[T]) -> T:
+        """As the runner's."""
+        return self._runner.run(steps)
+
+    def lock(self, sid: str, timeout: float) -> AbstractContextManager[SessionRecord]:
+        """As the runner's."""
+        return self._runner.lock(sid, timeout)
+
+    async def arun(self, steps: Steps[T]) -> T:
+        """Make them all, when it is their turn."""
+        if _inside.get() is self:
+            return await self._runner.arun(steps)
+        async with self._turn:
+            return await self._runner.arun(steps)
+
+    @asynccontextmanager
+    async def alock(self, sid: str, timeout: float) -> AsyncIterator[SessionRecord]:  # noqa: ASYNC109
+        """As the runner's."""
+        async with self._runner.alock(sid, timeout) as record:
+            token = _inside.set(self)
+            try:
+                yield record
+            finally:
+                _inside.reset(token)
+
+
+_inside: Final[contextvars.ContextVar[RequestRunner | None]] = contextvars.ContextVar(
+    "inside", default=None
+)
+"""The request whose session's lock is held here."""
+
+
+class _CutShortError(asyncio.CancelledError):
+    """The task was cancelled while a thread made its call, which has ended since.
+
+    It does not get out of here: ``asyncio.timeout`` knows the plain error alone.
+    """
+
+    def __init__(self, outcome: asyncio.Future[Any], *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.outcome = outcome
+
+
+def _deliver(outcome: asyncio.Future[Any], steps: Steps[Any]) -> None:
+    """Tell the steps what came of their call, and make no other."""
+    error = outcome.exception()
+    try:
+        if error is None:
+            steps.send(outcome.result())
+        else:
+            steps.throw(error)
+    except StopIteration:
+        pass
+    except Exception as told:  # noqa: BLE001 - nobody is there to raise it to
+        _log.error("a store call, whose task was cancelled, failed: %s", told)
+    steps.close()
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
     """Make a call in a worker thread, which has the task's context variables, as it sets them too.
 
@@ -213,13 +306,13 @@ async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None =
     running = asyncio.get_running_loop().run_in_executor(None, context.run, call)
     try:
         await asyncio.wait([running])  # not the call itself, which would be cancelled too
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         if undo is None:
             await _ended(running)
-        else:
-            running.add_done_callback(
-                lambda done: None if done.cancelled() or done.exception() else undo(done.result())
-            )
+            raise _CutShortError(running, *error.args) from None
+        running.add_done_callback(
+            lambda done: None if done.cancelled() or done.exception() else undo(done.result())
+        )
         raise
     result = running.result()
     for variable, value in context.items():
@@ -261,7 +354,10 @@ def _regenerated_by_parts(call: StoreCall) -> Steps[SessionRecord]:
             "cookie": saved.cookie,
         },
     )
-    yield StoreCall("delete", (sid,))
+    alive: bool = yield StoreCall("delete", (sid,))
+    if not alive:  # it was deleted, or regenerated by another, after it was saved: so it stays
+        yield StoreCall("delete", (created.id,))
+        raise gone()
     return created
 
 

@@ -2,11 +2,12 @@
 
 Rules:
 
-1. What is stored is the record; the dict is the application's. The two are compared as JSON text,
-   so that a change anywhere in nested data is noticed and a look at it is not taken for one.
+1. What is stored is the record; the dict is the application's.
 2. regenerate, destroy and touch are noted, and carried out by ``commit``.
 3. A session that turns out to be gone stays gone: nothing is written and no cookie is sent.
 4. A new session is stored only while its id can still reach the browser.
+5. What another task sets while a store call is under way waits for the next commit; a session that
+   is destroyed meanwhile is destroyed, whatever the call brings back.
 """
 
 from __future__ import annotations
@@ -15,42 +16,45 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from filesession.calls import Steps, StoreCall
-from filesession.codec import JSONCodec
+from filesession.content import Content
 from filesession.cookies.overrides import SessionCookie
-from filesession.errors import EncodeError, SessionExists, SessionGone, StoreError
-from filesession.lifetime import UNSET, Timeout, Unsettable, seconds
+from filesession.errors import SessionExists, SessionGone, StoreError
+from filesession.lifetime import UNSET, Timeout, seconds
 from filesession.locks import DEFAULT_TIMEOUT
+from filesession.pending import NOTHING, Pending
 from filesession.record import NO_OVERRIDES, SessionRecord
-from filesession.stores.entry import gone, merged, new_id
-from filesession.tracked import TrackedDict
+from filesession.stores.entry import gone, new_id
 from filesession.visit import Visit
 
 _log = logging.getLogger("filesession.session")
 
 
-class Session(TrackedDict):
+class Session(Content):
     """One visitor's session: a dict of JSON values, saved when the request is answered.
 
     Changes of nested values are noticed without being told. Two requests that change different keys
     of one session both keep their change; for read-modify-write of one key there is ``lock()``.
 
-    Not safe for use by several threads at once, as a dict in use by one request is not.
+    Not safe for use by several threads at once, as a dict in use by one request is not. Tasks of
+    one request may share it.
     """
 
     __slots__ = (
-        *("_cookie", "_doomed", "_emptied", "_forced", "_idle", "_record", "_regenerating", "_sid"),
-        *("_text", "_visit", "_warned", "announce", "changed", "destroyed", "extended", "gone"),
+        *("_cookie", "_doomed", "_fresh", "_life", "_record", "_visit", "_warned", "_pending"),
+        *("announce", "changed", "destroyed", "extended", "gone"),
     )
 
     def __init__(self, visit: Visit, record: SessionRecord | None = None) -> None:
         super().__init__()
         self._visit = visit
+        self._codec = visit.codec
         self._accessed = False
-        self._doomed: str | None = None
+        self._doomed: list[str] = []
         self._warned = False
         #: Its cookie must be sent: it is new to the browser.
         self.announce = False
@@ -62,24 +66,18 @@ class Session(TrackedDict):
         self.extended = False
         #: It was deleted or has expired while the request was at work.
         self.gone = False
+        self._cookie = SessionCookie(visit.policy, NO_OVERRIDES)
         self._take(record)
 
     def _take(self, record: SessionRecord | None) -> None:
         """Be what the record says, and drop whatever was under way."""
-        dict.clear(self)
+        self._life = object()  # who sees another than before knows that this happened
         self._record = record
+        self._fresh = False
         self.extended = False
-        self._settle()
-        dict.update(self, {} if record is None else record.data)
-        self._text = self._visit.codec.encode({}) if record is None else self._text_of(record)
-        overrides = NO_OVERRIDES if record is None else record.cookie
-        self._cookie = SessionCookie(self._visit.policy, overrides)
-
-    def _settle(self) -> None:
-        """Nothing but the data waits to be written."""
-        self._forced = self._regenerating = self._emptied = False
-        self._idle: float | Unsettable | None = UNSET
-        self._sid: str | None = None
+        self._pending = NOTHING
+        self._load(record)
+        self._cookie.load(NO_OVERRIDES if record is None else record.cookie)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {dict.__repr__(self)}>"
@@ -95,10 +93,11 @@ class Session(TrackedDict):
         """The secret id the browser holds, or will hold. Not for logs, pages or URLs."""
         if self._record is not None:
             return self._record.id
-        if self._sid is None:
+        if self._pending.sid is None:
             genid = self._visit.genid
-            self._sid = new_id() if genid is None else genid()
-        return self._sid
+            sid = new_id() if genid is None else genid()
+            self._pending = replace(self._pending, sid=sid)
+        return self._pending.sid
 
     @property
     def is_new(self) -> bool:
@@ -108,12 +107,11 @@ class Session(TrackedDict):
     @property
     def modified(self) -> bool:
         """It differs from what is stored. May be set to True, to have it saved as it is."""
-        own = self._idle is not UNSET or self._cookie.changed
-        return self._forced or own or self._data_changed()
+        return self._pending.forced or self._has_own_changes() or self._data_changed()
 
     @modified.setter
     def modified(self, value: bool) -> None:
-        self._forced = value
+        self._pending = replace(self._pending, forced=value)
 
     @property
     def created_at(self) -> float | None:
@@ -137,14 +135,15 @@ class Session(TrackedDict):
         Settable to seconds, a ``timedelta`` or None ("remember me"). Of a new session that was not
         given one it is None, and the store's applies.
         """
-        if self._idle is not UNSET:
-            return None if self._idle == math.inf else self._idle
+        idle = self._pending.idle
+        if idle is not UNSET:
+            return None if idle == math.inf else idle
         return None if self._record is None else self._record.idle_timeout
 
     @idle_timeout.setter
     def idle_timeout(self, value: Timeout | timedelta | None) -> None:
         limit = seconds("idle_timeout", value)
-        self._idle = math.inf if limit is None else limit
+        self._pending = replace(self._pending, idle=math.inf if limit is None else limit)
 
     @property
     def cookie(self) -> SessionCookie:
@@ -159,18 +158,17 @@ class Session(TrackedDict):
         With ``keep_data=False`` it also starts empty, with the store's timeouts and cookie
         attributes.
         """
-        self._regenerating = True
-        self._sid = None
+        self._pending = replace(self._pending, regenerating=True, sid=None)
         if not keep_data:
             dict.clear(self)
-            self._emptied = True
-            self._idle = UNSET if self._record is None else None
+            idle = UNSET if self._record is None else None
+            self._pending = replace(self._pending, emptied=True, idle=idle)
             self._cookie.reset()
 
     def destroy(self) -> None:
         """Delete it, at commit, and expire its cookie; what is written then starts a new one."""
         if self._record is not None:
-            self._doomed = self._record.id
+            self._doomed.append(self._record.id)
         self.destroyed = True
         self.gone = False
         self.announce = False
@@ -222,7 +220,7 @@ class Session(TrackedDict):
                 yield
             return
         with self._visit.runner.lock(self._record.id, timeout) as record:
-            self._follow(record, self._text)
+            self._catch_up(record, self._text)
             with self._undone_by_an_error():
                 yield
             self._visit.runner.run(self.commit(touch=False))
@@ -235,7 +233,7 @@ class Session(TrackedDict):
                 yield
             return
         async with self._visit.runner.alock(self._record.id, timeout) as record:
-            self._follow(record, self._text)
+            self._catch_up(record, self._text)
             with self._undone_by_an_error():
                 yield
             await self._visit.runner.arun(self.commit(touch=False))
@@ -243,20 +241,19 @@ class Session(TrackedDict):
     @contextmanager
     def _undone_by_an_error(self) -> Iterator[None]:
         """Back to what it is now when the block raises, or to what was stored inside the block."""
-        decode, record, cookie = self._visit.codec.decode, self._record, self._cookie
-        (_, text), overrides = self._content(), cookie.overrides
-        waiting = self._forced, self._regenerating, self._emptied, self._idle, self._sid
+        record, life, cookie = self._record, self._life, self._cookie
+        (_, text), overrides, pending = self._encoded(), cookie.overrides, self._pending
         try:
             yield
         except BaseException:
-            if self._record is record and self._cookie is cookie:
-                self._replace(decode(text))
+            if self._record is record and self._life is life:
+                self._replace(self._codec.decode(text))
                 cookie.reset(overrides)
-                self._forced, self._regenerating, self._emptied, self._idle, self._sid = waiting
+                self._pending = pending
             else:  # it was saved, read anew or ended
-                self._replace(decode(self._text))
-                self._cookie.reset(self._cookie.stored)
-                self._settle()
+                self._replace(self._codec.decode(self._text))
+                cookie.reset(cookie.stored)
+                self._pending = NOTHING
             raise
 
     # -- what is to be written -------------------------------------------------------------------
@@ -273,9 +270,10 @@ class Session(TrackedDict):
         """Everything pending, as store calls; nothing is pending when they are made.
 
         Args:
-            explicit: the application asked for it, so a new session is stored even when empty.
+            explicit: the application asked for it, so a new session is stored even when empty; but
+                not after ``destroy``, when only what was written since begins another.
             resave: store a loaded session even when unchanged.
-            save_uninitialized: store a new session even when unchanged.
+            save_uninitialized: store a new session even when unchanged, likewise.
             touch: note the activity of an unchanged one.
             certain: look whether it is still there, also when a touch would not need to.
         """
@@ -284,89 +282,112 @@ class Session(TrackedDict):
             if explicit:
                 raise gone()
             return
+        life, pending, modified = self._life, self._pending, self.modified
+        self._pending = NOTHING
         try:
             if self._record is None:
-                if explicit or save_uninitialized or self._regenerating or self.modified:
-                    yield from self._store_new()
-            elif self._regenerating and self._can_announce("new id and keeps the old one"):
-                yield from self._regenerate(self._record)
-            elif self.modified:
-                yield from self._save(self._record)
-                self.changed = True
-            elif resave:
-                yield from self._save(self._record)
+                uninitialized = explicit or save_uninitialized or pending.regenerating
+                if modified or (uninitialized and not self.destroyed):
+                    yield from self._store_new(pending)
+            elif pending.regenerating and self._can_announce("new id and keeps the old one"):
+                yield from self._regenerate(self._record, pending)
+            elif modified or resave:
+                yield from self._save(self._record, pending)
+                self.changed = self.changed or modified
             elif touch or self.extended:
                 yield from self._touch(self._record, certain=certain or explicit)
-        except SessionGone:
-            self.gone = True
-            raise
-        self._regenerating = False
+        except BaseException as error:
+            if self._not_written(error, pending, life):
+                raise
+        yield from self.bury()
+
+    def _not_written(self, error: BaseException, pending: Pending, life: object) -> bool:
+        """What was to be written waits on; False when the session was ended meanwhile, and is."""
+        gone = isinstance(error, SessionGone)
+        if self._life is not life:
+            return not gone
+        self._pending = pending.then(self._pending)
+        self.gone = gone
+        return True
 
     def bury(self) -> Steps[None]:
-        """The delete that ``destroy`` asked for."""
-        if self._doomed is not None:
-            yield StoreCall("delete", (self._doomed,))
-            self._doomed = None
+        """The deletes that ``destroy`` asked for."""
+        while self._doomed:
+            yield StoreCall("delete", (self._doomed[0],))
+            del self._doomed[0]
 
     def abandon(self) -> Steps[None]:
-        """Of all that is pending only the delete; and the request was activity."""
+        """The response of the application is lost, and with it the cookie: nothing else is written.
+
+        But the deletes are. One that was stored in this request is deleted too, as nobody can reach
+        it. And the request was activity.
+        """
+        if self._fresh and self._record is not None:
+            self._doomed.append(self._record.id)
+            self._take(None)
         yield from self.bury()
+        if self.announce and self._record is not None:
+            _log.warning("a session's new id could not be sent: its browser has only the old one")
         if self._record is not None and not self.gone:
             yield from self._touch(self._record)
 
-    def _store_new(self) -> Steps[None]:
+    def _store_new(self, pending: Pending) -> Steps[None]:
         if not self._can_announce("cookie, so it is not stored"):
             return
-        data, text = self._content()
-        keywords = {
-            "idle_timeout": None if self._idle is UNSET else self._idle,
-            "cookie": self._cookie.overrides or None,
+        data, text = self._encoded()
+        overrides, life = self._cookie.overrides, self._life
+        keywords: dict[str, Any] = {
+            "idle_timeout": None if pending.idle is UNSET else pending.idle,
+            "cookie": overrides or None,
         }
         record = yield from self._under_a_new_id(
-            lambda sid: StoreCall("create", (data,), {"sid": sid, **keywords})
+            pending.sid, lambda sid: StoreCall("create", (data,), {"sid": sid, **keywords})
         )
-        self._written(record, text)
-        self.announce = True
+        if self._written(record, text, overrides, life):
+            self._fresh = self.announce = True
 
-    def _regenerate(self, record: SessionRecord) -> Steps[None]:
-        data, text = self._content()
-        keywords = self._save_keywords(record)
+    def _regenerate(self, record: SessionRecord, pending: Pending) -> Steps[None]:
+        data, text = self._encoded()
+        keywords, life = self._save_keywords(record, pending), self._life
+        overrides = self._cookie.overrides
         written = yield from self._under_a_new_id(
-            lambda sid: StoreCall("regenerate", (record.id, data), {"new_sid": sid, **keywords})
+            pending.sid,
+            lambda sid: StoreCall("regenerate", (record.id, data), {"new_sid": sid, **keywords}),
         )
-        self._written(written, text)
-        self.announce = True
+        if self._written(written, text, overrides, life):
+            self.announce = True
 
-    def _under_a_new_id(self, call: Callable[[str | None], StoreCall]) -> Steps[SessionRecord]:
+    def _under_a_new_id(
+        self, sid: str | None, call: Callable[[str | None], StoreCall]
+    ) -> Steps[SessionRecord]:
         """Make a call that takes an id not in use; ``genid`` may give one that is, and another."""
         genid, tries = self._visit.genid, 3
         while True:
             try:
-                record: SessionRecord = yield call(self._sid or (genid() if genid else None))
+                record: SessionRecord = yield call(sid or (genid() if genid else None))
             except SessionExists:
-                self._sid, tries = None, tries - 1
+                sid, tries = None, tries - 1
                 if not tries:
                     raise
             else:
                 return record
 
-    def _save(self, record: SessionRecord) -> Steps[None]:
-        announce = self._cookie.changed
-        data, text = self._content()
-        written = yield StoreCall("save", (record.id, data), self._save_keywords(record))
-        self._written(written, text)
-        self.announce = self.announce or announce
+    def _save(self, record: SessionRecord, pending: Pending) -> Steps[None]:
+        announce, overrides = self._cookie.changed, self._cookie.overrides
+        data, text = self._encoded()
+        keywords, life = self._save_keywords(record, pending), self._life
+        written = yield StoreCall("save", (record.id, data), keywords)
+        if self._written(written, text, overrides, life):
+            self.announce = self.announce or announce
 
-    def _content(self) -> tuple[dict[str, Any], bytes]:
-        """What is to be stored, and its text. Raises ``EncodeError`` before the store is asked."""
-        data = dict.copy(self)
-        return data, self._visit.codec.encode(data)
-
-    def _save_keywords(self, record: SessionRecord) -> dict[str, Any]:
-        conflict = "overwrite" if self._emptied else self._visit.conflict
-        keywords: dict[str, Any] = {"base": record, "conflict": conflict}
-        if self._idle is not UNSET:
-            keywords["idle_timeout"] = self._idle
+    def _save_keywords(self, record: SessionRecord, pending: Pending) -> dict[str, Any]:
+        conflict = self._visit.conflict if self._data_changed() else "merge"
+        keywords: dict[str, Any] = {
+            "base": record,
+            "conflict": "overwrite" if pending.emptied else conflict,
+        }
+        if pending.idle is not UNSET:
+            keywords["idle_timeout"] = pending.idle
         if self._cookie.changed:
             keywords["cookie"] = self._cookie.overrides
         return keywords
@@ -383,55 +404,42 @@ class Session(TrackedDict):
     def _reloading(self) -> Steps[None]:
         if self._record is None:
             raise gone()
+        life = self._life
         record = yield StoreCall("load", (self._record.id,))
+        if self._life is not life:
+            return  # it was ended meanwhile
         self.gone = record is None
         if record is None:
             raise gone()
         self._take(record)
 
-    def _written(self, record: SessionRecord, sent: bytes) -> None:
-        self._follow(record, sent)
-        self._settle()
-        self._cookie.keep()
-
-    def _follow(self, record: SessionRecord, base: bytes) -> None:
-        """Take over what is stored now, and keep on top of it what was changed since ``base``."""
-        text, codec = self._text_of(record), self._visit.codec
-        if not self._emptied and not self._alike(text, base):
-            ours, _ = self._content()
-            self._replace(merged(codec.decode(base), ours, record.data, codec))
-        self._record, self._text = record, text
-
-    def _replace(self, data: Mapping[str, Any]) -> None:
-        """Become equal to ``data``; a value that is stored alike stays the very object it is."""
-        own = {key: dict.get(self, key) for key, value in data.items() if self._holds(key, value)}
-        dict.clear(self)
-        dict.update(self, {**data, **own})  # in the order of data, which is part of its text
-
-    def _holds(self, key: str, value: object) -> bool:
-        encode = self._visit.codec.encode
-        try:
-            return self._alike(encode({"": dict.__getitem__(self, key)}), encode({"": value}))
-        except (KeyError, EncodeError):
+    def _written(
+        self, record: SessionRecord, sent: bytes, overrides: Mapping[str, Any], life: object
+    ) -> bool:
+        """Go on from what was stored; False when the session was ended while it was."""
+        if self._life is not life:
+            if record.id not in self._doomed:
+                self._doomed.append(record.id)
             return False
+        self._catch_up(record, sent, overrides)
+        return True
 
-    def _text_of(self, record: SessionRecord) -> bytes:
-        return record.encoded or self._visit.codec.encode(record.data)
+    def _catch_up(
+        self, record: SessionRecord, sent: bytes, overrides: Mapping[str, Any] | None = None
+    ) -> None:
+        """Take over what is stored now, and keep on top of it what was changed since."""
+        if self._pending.emptied:
+            self._text = self._text_of(record)
+        else:
+            self._follow(record, sent)
+        self._cookie.follow(record.cookie, self._cookie.stored if overrides is None else overrides)
+        self._record = record
 
-    def _alike(self, one: bytes, other: bytes) -> bool:
-        """Whether two texts hold the same data: a codec that encrypts never writes it alike."""
-        if one == other:
-            return True
-        decode = self._visit.codec.decode
-        return type(self._visit.codec) is not JSONCodec and repr(decode(one)) == repr(decode(other))
+    def _has_own_changes(self) -> bool:
+        return self._pending.idle is not UNSET or self._cookie.changed
 
     def _data_changed(self) -> bool:
-        if not self._accessed and not self._emptied:
-            return False
-        try:
-            return not self._alike(self._visit.codec.encode(dict.copy(self)), self._text)
-        except EncodeError:
-            return True
+        return (self._accessed or self._pending.emptied) and self._differs()
 
     def _can_announce(self, what: str) -> bool:
         visit = self._visit

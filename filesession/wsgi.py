@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from filesession.errors import ConfigurationError, ConflictError, StoreError
-from filesession.exchange import Exchange, Headers, refusal
+from filesession.exchange import Exchange, Headers
 from filesession.gateway import Gateway
 from filesession.runner import BlockingRunner, is_async
 from filesession.session import Session
@@ -48,6 +48,7 @@ class SessionMiddleware(Gateway):
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         if isinstance(environ.get(key), Session) or not self._covers(path.encode("latin-1")):
             return self.app(environ, start_response)  # type: ignore[no-any-return]
+        self._check_alone(environ)
         runner = self._runner
         exchange = Exchange(
             self.rules,
@@ -200,7 +201,7 @@ class _Response:
 
     def refuse(self, error: ConflictError | StoreError) -> bytes:
         """Start a response in the application's place; its body."""
-        answer = refusal(error)
+        answer = self._exchange.refused(error)
         self._refused = b"" if self._environ["REQUEST_METHOD"] == "HEAD" else answer.body
         self._start_response(f"{answer.status} {answer.reason}", answer.headers)
         return self._refused

@@ -62,7 +62,7 @@ def test_an_unknown_keyword_is_a_type_error(middleware: Any) -> None:
         ("rolling", "yes", "rolling must be True or False"),
         ("unset", None, "unset must be 'destroy' or 'keep'"),
         ("conflict", "theirs", "conflict must be one of"),
-        ("genid", "uuid4", "genid must be a function"),
+        ("genid", "uuid4", "genid must be a plain function"),
         ("trust_proxy", "proxy.example", "trust_proxy must be True, False or networks"),
         ("same_site", "none", "without Secure"),
         ("name", "__Host-sid", "refuse a cookie named"),

@@ -924,7 +924,9 @@ class Failing(Gated):
 FAILURE: Final = StoreUnavailable("the disk fails")
 
 
-def test_what_a_cancelled_call_raises_in_the_end_is_for_the_loop_to_log() -> None:
+def test_what_a_cancelled_call_raises_in_the_end_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = Failing()
     sid = store.create({}).id
 
@@ -937,4 +939,5 @@ def test_what_a_cancelled_call_raises_in_the_end_is_for_the_loop_to_log() -> Non
         store.gate.set()
         await _cancelled(task)
 
-    assert problems_of(main()) == [FAILURE]
+    assert problems_of(main()) == []
+    assert "whose task was cancelled, failed: the disk fails" in caplog.text

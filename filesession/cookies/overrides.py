@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
+from filesession.codec import JSONCodec
 from filesession.cookies.header import Priority, SameSite
 from filesession.cookies.policy import Auto, CookiePolicy
 from filesession.errors import ConfigurationError
 from filesession.lifetime import Timeout
 from filesession.record import NO_OVERRIDES
+from filesession.stores.entry import merged
 
 _log = logging.getLogger("filesession.session")
+
+_PLAIN: Final = JSONCodec()
 
 OVERRIDABLE: Final = frozenset(field.name for field in fields(CookiePolicy)) - {"name"}
 
@@ -39,8 +43,12 @@ class SessionCookie:
     _policy: CookiePolicy
 
     def __init__(self, default: CookiePolicy, overrides: Mapping[str, Any]) -> None:
-        known = {name: value for name, value in overrides.items() if name in OVERRIDABLE}
         self._put("_default", default)
+        self.load(overrides)
+
+    def load(self, overrides: Mapping[str, Any]) -> None:
+        """Be what is stored of a session."""
+        known = {name: value for name, value in overrides.items() if name in OVERRIDABLE}
         try:
             self.reset(known)
         except ConfigurationError as error:  # the policy is another one since it was stored
@@ -89,6 +97,15 @@ class SessionCookie:
         """Back to the policy's attributes, but for these."""
         self._put("_policy", self._default.overridden(overrides))
         self._put("_overrides", dict(overrides))
+
+    def follow(self, stored: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+        """Take over what is stored now, and keep on top of it what was set here since ``base``."""
+        if dict(stored) != base or self._overrides != base:
+            ours = self._overrides
+            self.load(stored)
+            self.reset(merged(base, ours, self._overrides, _PLAIN))
+        else:
+            self.keep()
 
     def keep(self) -> None:
         """What is set now is what is stored."""

@@ -130,6 +130,11 @@ class CookiePolicy:
         _check_prefix(self)
         _check_secure(self)
 
+    @property
+    def place(self) -> tuple[str | None, str, bool]:
+        """What tells the cookie from others of its name in the browser's jar."""
+        return self.domain, self.path, self.partitioned
+
     def overridden(self, overrides: Mapping[str, Any]) -> CookiePolicy:
         """The policy of a session that has attributes of its own; the name stays.
 

@@ -13,6 +13,10 @@ from hmac import compare_digest, digest
 from typing import Final
 
 from filesession.errors import ConfigurationError
+from filesession.stores.entry import LONGEST_ID
+
+_MAC_LENGTH: Final = 43
+"""Characters: 32 bytes in base64, without padding."""
 
 _PREFIX: Final = "s:"
 """What tells a signed value from a plain one in Express."""
@@ -59,8 +63,8 @@ class Signer:
         if not value.startswith(_PREFIX):
             return None
         sid, _, mac = value[2:].rpartition(".")  # ids may hold dots, base64 does not
-        if not sid:
-            return None
+        if not 0 < len(sid) <= LONGEST_ID or len(mac) != _MAC_LENGTH:
+            return None  # before it costs a digest: a header has room for thousands
         try:
             message, given = sid.encode(), mac.encode()
         except UnicodeEncodeError:

@@ -77,7 +77,7 @@ def new_handle(sid: str) -> str:
 
 def check_conflict(conflict: str) -> None:
     """Raises ``ConfigurationError`` unless it is one of the modes."""
-    if conflict not in CONFLICTS:
+    if not isinstance(conflict, str) or conflict not in CONFLICTS:
         msg = f"conflict must be one of {', '.join(sorted(CONFLICTS))}, not {conflict!r}"
         raise ConfigurationError(msg)
 
@@ -193,6 +193,8 @@ class Entry:
         if idle_timeout is not UNSET:
             following = replace(following, idle=_own(idle_timeout, "idle_timeout"))
         if cookie is not UNSET:
+            if base is not None and conflict == "merge":
+                cookie = merged(base.cookie, cookie, self.cookie, _PLAIN)
             following = replace(following, cookie=_overrides(cookie))
         return following
 

@@ -187,7 +187,7 @@ class Site:
 
     async def _asgi(self, scope: Any, receive: Any, send: Any) -> None:
         here = self.here = Here(scope, self.key)
-        self._handler(here)
+        await asyncio.to_thread(self._handler, here)  # as frameworks run what is no coroutine
         headers = [(name.encode(), value.encode()) for name, value in here.headers]
         status = int(here.status[:3])
         await send({"type": "http.response.start", "status": status, "headers": headers})
