@@ -39,7 +39,8 @@ class SystemCall:
         name: the function's.
         arguments: its positional arguments; an act may change them.
         keywords: its keyword arguments.
-        result: what it gave, once it was made.
+        result: what it gave.
+        is_made: it was made, and did not fail.
     """
 
     number: int
@@ -48,10 +49,12 @@ class SystemCall:
     keywords: dict[str, Any]
     function: Callable[..., Any]
     result: Any = None
+    is_made: bool = False
 
     def make(self) -> Any:  # noqa: ANN401 - whatever the function gives
         """Make it."""
         self.result = self.function(*self.arguments, **self.keywords)
+        self.is_made = True
         return self.result
 
 
@@ -81,7 +84,7 @@ def deadly(nth: int) -> Act:
     For a forked child: the process that is killed is the one that makes the call.
     """
 
-    def act(call: SystemCall) -> Any:  # noqa: ANN401
+    def act(call: SystemCall) -> Any:  # noqa: ANN401  # pragma: no cover - it dies with its coverage
         if call.number < nth:
             return call.make()
         if call.name == "write":

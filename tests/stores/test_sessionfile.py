@@ -52,7 +52,8 @@ def path(layout: Layout) -> Path:
 
 
 def created(layout: Layout) -> SessionFile:
-    file = SessionFile.created(layout, NAME, 0, durable=False)
+    layout.make_shard(layout.path(NAME))
+    file = SessionFile.created(layout, NAME, 0)
     assert file is not None
     return file
 
@@ -154,7 +155,7 @@ class TestReading:
         monkeypatch: pytest.MonkeyPatch,
         no_descriptor_leaks: None,
     ) -> None:
-        layout.make_shard(layout.path(NAME), durable=False)
+        layout.make_shard(layout.path(NAME))
         path = Path(layout.path(NAME))
         elsewhere = tmp_path / "elsewhere"
         if kind == "directory":
@@ -303,11 +304,13 @@ class TestLocking:
     def test_what_is_created_and_taken_away_before_it_is_locked_is_none(
         self, layout: Layout, monkeypatch: pytest.MonkeyPatch, no_descriptor_leaks: None
     ) -> None:
+        layout.make_shard(layout.path(NAME))
+
         def taken_away(descriptor: int, patience: Any) -> None:
             os.unlink(layout.path(NAME))
 
         monkeypatch.setattr(locks, "lock", taken_away)
-        assert SessionFile.created(layout, NAME, 0, durable=False) is None
+        assert SessionFile.created(layout, NAME, 0) is None
 
     def test_a_lock_is_given_back_though_a_child_was_forked_meanwhile(
         self, layout: Layout, path: Path, no_descriptor_leaks: None
@@ -409,8 +412,9 @@ class TestWriting:
     def test_a_file_that_could_not_be_made_leaves_nothing(
         self, layout: Layout, faults: Faults, no_descriptor_leaks: None
     ) -> None:
+        layout.make_shard(layout.path(NAME))
         with faults.failing(FULL, only=("fchmod",)), pytest.raises(OSError, match="No space"):
-            SessionFile.created(layout, NAME, 0, durable=False)
+            SessionFile.created(layout, NAME, 0)
         assert not Path(layout.path(NAME)).exists()
 
     def test_a_discarded_file_leaves_nothing(
@@ -435,7 +439,7 @@ class TestWriting:
     ) -> None:
         (directory / "filesession.json").unlink()
         with pytest.raises(StoreUnavailable, match="has vanished"):
-            SessionFile.created(layout, NAME, 0, durable=False)
+            layout.make_shard(layout.path(NAME))
         assert os.listdir(directory) == []
 
 

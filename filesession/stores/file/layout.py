@@ -139,8 +139,10 @@ class Layout:
         shard, handle = os.path.split(path)
         return f"{shard}/.{handle}.{secrets.token_hex(6)}.tmp"
 
-    def make_shard(self, path: str, *, durable: bool) -> None:
+    def make_shard(self, path: str) -> None:
         """Make the directories above the session file ``path``, 0700 whatever the umask.
+
+        Waits for the disk: what is moved there must not vanish with its directory in a power cut.
 
         Raises:
             StoreUnavailable: the session directory itself has vanished; it is not made anew, as its
@@ -156,8 +158,7 @@ class Layout:
             with suppress(FileExistsError):
                 os.mkdir(directory, 0o700)
                 os.chmod(directory, 0o700)
-            if durable:  # also when another made it, who may not have waited for the disk
-                sync_directory(os.path.dirname(directory))
+            sync_directory(os.path.dirname(directory))
 
     def sync_shard(self, handle: str) -> None:
         """Have the name of a new session survive a power cut."""

@@ -37,7 +37,7 @@ def absolute(directory: str | os.PathLike[str]) -> str:
     Raises:
         ConfigurationError: it can be no path: it is empty, or has a NUL in it.
     """
-    path = os.fspath(directory)
+    path = os.fsdecode(directory)
     if not path or "\0" in path:
         reason = "has a NUL character in it" if path else "is empty"
         msg = f"the path of the session directory {reason}; name a directory"
@@ -123,6 +123,14 @@ def fault_of(directory: str, *, new: bool) -> Fault | None:
     if status.st_mode & 0o077:
         return _open(directory, stat.S_IMODE(status.st_mode), names, new=new)
     return None
+
+
+def is_blank(directory: str) -> bool:
+    """Whether it is an empty directory; one where a worker writes the first manifest counts too."""
+    try:
+        return _is_blank(set(os.listdir(directory)))
+    except OSError:
+        return False
 
 
 def user_text(uid: int) -> str:

@@ -173,28 +173,21 @@ class SessionFile:
             file.close()
 
     @classmethod
-    def created(
-        cls, layout: Layout, handle: str, timeout: float, *, durable: bool
-    ) -> SessionFile | None:
+    def created(cls, layout: Layout, handle: str, timeout: float) -> SessionFile | None:
         """Make a session's file, 0600 whatever the umask, empty and locked.
 
         None when another took the empty file away before it was locked.
 
         Raises:
             FileExistsError: the name is taken.
+            FileNotFoundError: there is no shard to make it in.
             LockTimeout: another, who looks at the empty file, kept its lock.
-            StoreUnavailable: the session directory has vanished.
             OSError: it cannot be made.
         """
         path = layout.path(handle)
+        file = cls(os.open(path, _CREATE, 0o600), path, handle)
         try:
-            descriptor = os.open(path, _CREATE, 0o600)
-        except FileNotFoundError:
-            layout.make_shard(path, durable=durable)
-            descriptor = os.open(path, _CREATE, 0o600)
-        file = cls(descriptor, path, handle)
-        try:
-            os.fchmod(descriptor, 0o600)
+            os.fchmod(file._descriptor, 0o600)
             if file._is_locked(Patience(timeout, f"session {handle}")):
                 return file
         except BaseException:
@@ -311,7 +304,7 @@ class SessionFile:
                     os.rename(old, path)
                     moved = True
             except FileNotFoundError:
-                layout.make_shard(path, durable=durable)
+                layout.make_shard(path)
                 with surviving(*shards):
                     os.rename(old, path)
                     moved = True

@@ -239,11 +239,13 @@ class FileStore(WholeDirectory):
         """
         while True:
             try:
-                file = SessionFile.created(
-                    self._layout, handle, self._access.timeout, durable=self._durable
-                )
+                file = SessionFile.created(self._layout, handle, self._access.timeout)
             except FileExistsError:
                 self._access.make_way(handle)
+                continue
+            except FileNotFoundError:
+                self._check_may_sync(needed=True)
+                self._layout.make_shard(self._layout.path(handle))
                 continue
             if file is not None:
                 return file
