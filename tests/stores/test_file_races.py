@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from filesession import locks
-from filesession.errors import ConflictError, LockTimeout, SessionExists, SessionGone
+from filesession.errors import (
+    ConfigurationError,
+    ConflictError,
+    LockTimeout,
+    SessionExists,
+    SessionGone,
+)
 from filesession.record import SessionRecord
 from filesession.stores import FileStore
 from filesession.stores.file.sessionfile import SessionFile
@@ -449,3 +455,127 @@ class TestThreads:
 
             assert len(of_type(at_once(4, save), SessionRecord)) == 4
         assert data_of(store, "chosen") == {f"key {n}": n for n in range(4)}
+
+
+class TestRemovedByHand:
+    """Files that are removed or replaced beside all locks, by ``find -delete`` or a restore."""
+
+    @pytest.mark.parametrize("left", ["nothing", "another file"])
+    @pytest.mark.parametrize(
+        "verb",
+        [
+            lambda store, record: store.save("chosen", {"n": 2}, base=record),
+            lambda store, record: store.regenerate("chosen", base=record),
+            lambda store, record: store.lock("chosen").__enter__(),
+        ],
+        ids=["save", "regenerate", "lock"],
+    )
+    def test_a_session_removed_under_its_lock_is_gone(
+        self,
+        store: FileStore,
+        raw: Raw,
+        left: str,
+        verb: Callable[[FileStore, Any], object],
+    ) -> None:
+        store.create({"n": 1}, sid="chosen")
+        path = raw.path("chosen")
+        with store.lock("chosen") as record:
+            path.unlink()
+            if left == "another file":
+                path.write_bytes(b"restored")
+            with pytest.raises(SessionGone):
+                verb(store, record)
+        assert len(raw.files()) == (left == "another file")
+
+    def test_a_session_removed_while_it_is_regenerated_is_gone(
+        self, store: FileStore, raw: Raw, between: Between
+    ) -> None:
+        store.create({"n": 1}, sid="old")
+        between.appending_and_moving(lambda: raw.path("old").unlink())
+        with pytest.raises(SessionGone):
+            store.regenerate("old", {"n": 2}, new_sid="new")
+        assert raw.files() == []
+
+    def test_the_lock_of_a_session_that_was_never_there_is_gone(self, store: FileStore) -> None:
+        with pytest.raises(SessionGone):
+            store.lock("unknown").acquire()
+
+
+class TestTwoIdsForOne:
+    def test_of_two_that_regenerate_to_one_id_one_gets_it(
+        self, store: FileStore, other: FileStore, between: Between
+    ) -> None:
+        store.create({"user": "ada"}, sid="a")
+        store.create({"user": "eve"}, sid="b")
+        told: list[Exception] = []
+
+        def regenerate_too() -> None:
+            other._access.timeout = 0
+            with pytest.raises(LockTimeout) as error:
+                other.regenerate("b", new_sid="new")
+            told.append(error.value)
+
+        between.appending_and_moving(regenerate_too)
+        store.regenerate("a", new_sid="new")
+        assert told
+        with pytest.raises(SessionExists):
+            other.regenerate("b", new_sid="new")
+        assert data_of(store, "new") == {"user": "ada"}
+        assert data_of(store, "b") == {"user": "eve"}
+
+    def test_a_session_cannot_be_made_where_another_is_about_to_move(
+        self, store: FileStore, other: FileStore, between: Between
+    ) -> None:
+        store.create({"user": "ada"}, sid="a")
+
+        def create_there() -> None:
+            with pytest.raises(LockTimeout):
+                other.without_waiting().create({"user": "eve"}, sid="new")
+
+        between.appending_and_moving(create_there)
+        store.regenerate("a", new_sid="new")
+        assert data_of(store, "new") == {"user": "ada"}
+
+    def test_one_that_fails_gives_the_id_back(self, store: FileStore, raw: Raw) -> None:
+        with pytest.raises(SessionGone):
+            store.regenerate("unknown", new_sid="new")
+        assert raw.files() == []
+        store.create({"n": 1}, sid="new")
+        with pytest.raises(SessionExists):
+            store.regenerate("new", new_sid="new")
+
+
+def test_a_store_opened_at_the_same_moment_with_another_shard_depth_is_refused(
+    directory: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def second_was_first(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "link", link)
+        FileStore(directory, shard_depth=2, clock=clock)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", second_was_first)
+    with pytest.raises(ConfigurationError, match="was made with shard_depth=2, not 1"):
+        FileStore(directory, shard_depth=1, clock=clock)
+    assert FileStore(directory, clock=clock).create(sid="chosen").id == "chosen"
+    assert not list(directory.glob("*.tmp"))
+
+
+def test_other_timeouts_are_told_of(
+    directory: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    FileStore(directory, idle_timeout=86_400, clock=clock)
+    assert caplog.records == []
+    FileStore(directory, clock=clock)
+    assert f"{directory}: idle_timeout is now 1800.0, and was 86400.0" in caplog.text
+
+
+def test_what_is_no_file_and_was_made_one_meanwhile_is_left(
+    store: FileStore, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create({"n": 1}, sid="chosen")
+    store._layout.set_aside_odd(raw.name("chosen"))
+    raw.path("other").parent.mkdir(exist_ok=True)
+    store._layout.set_aside_odd(raw.name("other"))
+    assert raw.files() == [raw.path("chosen")]
