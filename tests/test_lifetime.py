@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filesession.errors import ConfigurationError
-from filesession.lifetime import LONGEST_TOUCH_INTERVAL, UNSET, Lifetime, seconds
+from filesession.lifetime import LONGEST_TOUCH_INTERVAL, UNSET, Lifetime, seconds, waiting
 from filesession.testing.clock import START
 
 limits = st.none() | st.floats(1e-3, 1e8)
@@ -164,3 +164,28 @@ class TestLaws:
         idle = Lifetime(lifetime.idle_timeout, None, lifetime.touch_interval)
         end = math.nextafter(used + lifetime.idle_timeout, 0)
         assert not idle.is_over(end, created, active)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, timedelta(0), timedelta(minutes=1), math.inf, 10**400])
+def test_a_wait_is_any_time_from_none_to_for_ever(value: Any) -> None:
+    expected = value.total_seconds() if isinstance(value, timedelta) else min(value, math.inf)
+    assert waiting("timeout", value) == expected
+
+
+@pytest.mark.parametrize(
+    "value", [-1, -(10**400), timedelta(seconds=-1), math.nan, None, "1", True]
+)
+def test_a_wait_that_is_no_time_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^timeout must be a number of seconds from 0"):
+        waiting("timeout", value)
+
+
+def test_a_timeout_beyond_all_numbers_is_none() -> None:
+    assert seconds("idle_timeout", 10**400) is None
+    with pytest.raises(ConfigurationError):
+        seconds("idle_timeout", -(10**400))
+
+
+def test_a_touch_interval_without_end_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="touch_interval must have an end"):
+        Lifetime.of(1800, None, math.inf)

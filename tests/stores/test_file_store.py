@@ -333,6 +333,13 @@ class TestGrowth:
         assert store.load(before.id) == before
         assert store.load("chosen") is None
 
+    def test_cookie_attributes_that_are_too_large_are_refused(
+        self, store: FileStore, raw: Raw
+    ) -> None:
+        with pytest.raises(EncodeError, match=r"cookie: .* of its own exceed 64 kB"):
+            store.create(cookie={"path": "/" + "x" * 70_000})
+        assert raw.files() == []
+
     def test_what_a_merge_makes_too_large_is_refused(
         self, store: FileStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

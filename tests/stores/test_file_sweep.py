@@ -258,6 +258,16 @@ class TestFuture:
         clock.advance(401)
         assert store.load(sid) is None
 
+    def test_one_whose_mark_alone_is_ahead_keeps_its_file(
+        self, store: FileStore, raw: Raw, clock: ManualClock
+    ) -> None:
+        path = raw.path(store.create({"n": 1}).id)
+        content = path.read_bytes()
+        os.utime(path, (clock.now + 3600, clock.now + 3600))
+        assert store.sweep().mended == 1
+        assert path.stat().st_mtime == clock.now
+        assert path.read_bytes() == content
+
     def test_a_rehearsal_mends_nothing(
         self, store: FileStore, raw: Raw, clock: ManualClock
     ) -> None:

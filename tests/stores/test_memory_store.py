@@ -178,3 +178,29 @@ def test_a_closed_store_still_has_its_sessions() -> None:
     store.close()
     assert store.load(sid) is not None
     assert repr(store) == "MemoryStore()"
+
+
+def test_a_touch_of_an_earlier_session_of_that_id_is_none(clock: ManualClock) -> None:
+    store = MemoryStore(clock=clock)
+    base = store.create({"n": 1}, sid="chosen")
+    store.delete("chosen")
+    store.create({"n": 2}, sid="chosen")
+    clock.advance(100)
+    assert store.touch("chosen", base=base) is False
+
+
+def test_a_sweep_mends_what_is_dated_in_the_future(clock: ManualClock) -> None:
+    store = MemoryStore(clock=clock)
+    sid = store.create({"n": 1}).id
+    clock.advance(-3600)
+    assert store.sweep(dry_run=True).mended == 1
+    lock = store.lock(sid)
+    in_thread(lock.acquire)
+    report = store.sweep()
+    assert (report.busy, report.mended) == (1, 0)
+    lock.release()
+    assert store.sweep().mended == 1
+    assert store.sweep().mended == 0
+    record = store.load(sid)
+    assert record is not None
+    assert record.created_at == clock.now

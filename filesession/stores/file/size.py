@@ -29,9 +29,9 @@ def check_fits(encoded: bytes, codec: Codec) -> None:
         raise EncodeError(path, f"the session is larger than {LARGEST_DATA >> 20} MiB")
 
 
-def check_line(line: bytes) -> None:
-    """Raises ``EncodeError`` for a line that is too large by what stands beside the data."""
-    if len(line) > LARGEST_DATA + LARGEST_HEADER:
+def check_header(line: bytes, data: bytes) -> None:
+    """Raises ``EncodeError`` for a line that is too large by what stands beside its data."""
+    if len(line) - len(data) > LARGEST_HEADER:
         where, most = "cookie", LARGEST_HEADER >> 10
         raise EncodeError(where, f"the attributes this session has of its own exceed {most} kB")
 

@@ -40,7 +40,7 @@ from filesession.stores.file.access import Access, SessionLock, translated
 from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
 from filesession.stores.file.sessionfile import NotASessionError, SessionFile
-from filesession.stores.file.size import check_fits, check_line, is_long
+from filesession.stores.file.size import check_fits, check_header, is_long
 from filesession.stores.file.whole import WholeDirectory
 
 
@@ -219,7 +219,7 @@ class FileStore(WholeDirectory):
                     cookie=cookie,
                 )
                 line = line_of(entry, seed_of(handle))
-                check_line(line)
+                check_header(line, encoded)
                 file.append(line, now, sync=self._durable, after=None)
                 if self._durable:
                     self._layout.sync_shard(handle)
@@ -298,7 +298,7 @@ class FileStore(WholeDirectory):
             )
             check_fits(following.data, self.codec)
             line = line_of(following, seed_of(handle))
-            check_line(line)
+            check_header(line, following.data)
             if is_long(found, line):
                 self._check_may_sync(needed=True)
                 file.replace(self._layout, line, now, durable=self._durable)
@@ -395,7 +395,7 @@ class FileStore(WholeDirectory):
             )
             check_fits(following.data, self.codec)
             line = line_of(following, seed_of(target))
-            check_line(line)
+            check_header(line, following.data)
             if is_long(found, line):
                 # The session as it is goes with it: the file has its old name until it is moved.
                 kept = line_of(entry, seed_of(handle))
