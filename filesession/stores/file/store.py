@@ -203,7 +203,7 @@ class FileStore(WholeDirectory):
             EncodeError: the data cannot be stored exactly.
             StoreFull, StoreUnavailable: nothing was stored.
         """
-        encoded = self._encoded({} if data is None else data)
+        encoded = self.codec.encode({} if data is None else data)
         self._check_may_sync(needed=self._durable)
         chosen = new_id() if sid is None else sid
         handle = new_handle(chosen)
@@ -218,8 +218,7 @@ class FileStore(WholeDirectory):
                     absolute_timeout=absolute_timeout,
                     cookie=cookie,
                 )
-                line = line_of(entry, seed_of(handle))
-                check_header(line, encoded)
+                line = self._line_of(entry, handle)
                 file.append(line, now, sync=self._durable, after=None)
                 if self._durable:
                     self._layout.sync_shard(handle)
@@ -281,7 +280,7 @@ class FileStore(WholeDirectory):
         """
         check_conflict(conflict)
         handle = handle_of(sid)
-        encoded = self._encoded(data)
+        encoded = self.codec.encode(data)
         self._check_may_sync(needed=self._durable)
         if handle is None:
             raise gone()
@@ -296,9 +295,7 @@ class FileStore(WholeDirectory):
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            check_fits(following.data, self.codec)
-            line = line_of(following, seed_of(handle))
-            check_header(line, following.data)
+            line = self._line_of(following, handle)
             if is_long(found, line):
                 self._check_may_sync(needed=True)
                 file.replace(self._layout, line, now, durable=self._durable)
@@ -368,7 +365,7 @@ class FileStore(WholeDirectory):
         """
         check_conflict(conflict)
         handle = handle_of(sid)
-        encoded = None if data is None else self._encoded(data)
+        encoded = None if data is None else self.codec.encode(data)
         self._check_may_sync(needed=True)
         chosen = new_id() if new_sid is None else new_sid
         target = new_handle(chosen)
@@ -393,9 +390,7 @@ class FileStore(WholeDirectory):
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            check_fits(following.data, self.codec)
-            line = line_of(following, seed_of(target))
-            check_header(line, following.data)
+            line = self._line_of(following, target)
             if is_long(found, line):
                 # The session as it is goes with it: the file has its old name until it is moved.
                 kept = line_of(entry, seed_of(handle))
@@ -424,7 +419,9 @@ class FileStore(WholeDirectory):
     def close(self) -> None:
         """Release what the store holds: nothing, as no file stays open between calls."""
 
-    def _encoded(self, data: Mapping[str, Any]) -> bytes:
-        encoded = self.codec.encode(data)
-        check_fits(encoded, self.codec)
-        return encoded
+    def _line_of(self, entry: Entry, handle: str) -> bytes:
+        """What is written of a session. Raises ``EncodeError`` for one that is too large."""
+        check_fits(entry.data, self.codec)
+        line = line_of(entry, seed_of(handle))
+        check_header(line, entry.data)
+        return line
