@@ -26,10 +26,14 @@ import shop
 from filesession import ConfigurationError, FileStore, StoreError
 
 HOST: Final = "127.0.0.1"
+LAST_PORT: Final = 65535
 EXAMPLES: Final = os.path.dirname(os.path.abspath(__file__))
-STOP: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 GRACE: Final = 10.0  # seconds the children get to finish what they are at
 PAUSE: Final = 0.05  # seconds between two looks whether the server answers
+
+GUARD: Final = 'read _; kill -s TERM -- "$@"'
+"""For sh, with process groups: its input ends with us, however we end, and then so do they."""
 
 WELCOME: Final = """
 The tea shop is open: http://{host}:{port}/  ({server}, {workers} workers, and a janitor)
@@ -83,8 +87,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dir", default=shop.DIRECTORY, help="where the sessions are")
     parser.add_argument("--workers", type=int, default=2, help="processes that answer; 2")
     options = parser.parse_args()
-    if not 0 < options.port < 1 << 16:
-        parser.error(f"a port is a number from 1 to 65535, not {options.port}")
+    if not 0 < options.port <= LAST_PORT:
+        parser.error(f"a port is a number from 1 to {LAST_PORT}, not {options.port}")
     if options.workers < 1:
         parser.error("at least one worker is needed")
     return options
@@ -99,7 +103,9 @@ def check_port(port: int) -> None:
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             reason = "is taken" if taken else f"cannot be used ({error.strerror})"
-            sys.exit(f"port {port} {reason}; choose another with --port")
+            other = port + 1 if port < LAST_PORT else port - 1
+            choice = f"make run PORT={other}" if "MAKELEVEL" in os.environ else f"--port {other}"
+            sys.exit(f"port {port} {reason}; choose another, for example: {choice}")
 
 
 def server_command(server: str, port: int, workers: int) -> list[str]:
@@ -121,9 +127,11 @@ async def run(
     for number in STOP:
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     children: dict[str, Process] = {}
+    guard = None
     try:
         for name, command in commands.items():
             children[name] = await started(command, environment)
+        guard = await guarding(children.values())
         greeting = asyncio.create_task(greet(port, welcome))
         ends = {asyncio.create_task(child.wait()): name for name, child in children.items()}
         stop = asyncio.create_task(asked.wait())
@@ -132,6 +140,9 @@ async def run(
         ended = [f"{name}, exit code {end.result()}" for end, name in ends.items() if end.done()]
     finally:
         await stopped(children.values())
+        if guard is not None:  # last: until here something may still end us
+            guard.kill()
+            await guard.wait()
     if asked.is_set():
         return 0
     say(f"stopped, because this ended by itself: {'; '.join(ended)}", sys.stderr)
@@ -145,6 +156,14 @@ async def started(command: Sequence[str], environment: Mapping[str, str]) -> Pro
     """
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", *command, env=environment, process_group=0
+    )
+
+
+async def guarding(children: Collection[Process]) -> Process:
+    """Have the children end with us also when we are killed, and can ask nobody for anything."""
+    groups = [f"-{child.pid}" for child in children]
+    return await asyncio.create_subprocess_exec(
+        *("sh", "-c", GUARD, "sh", *groups), stdin=asyncio.subprocess.PIPE, process_group=0
     )
 
 

@@ -29,10 +29,14 @@ def tea_shop(environ: dict[str, Any], start_response: StartResponse) -> Iterable
     session: Session = environ["filesession.session"]
     html, status, headers = "", HTTPStatus.SEE_OTHER, [("Location", "/")]
     try:
-        if environ["REQUEST_METHOD"] == "POST":
-            post(session, environ["PATH_INFO"], form_of(environ))
-        else:
-            html, status, headers = home(session, environ["PATH_INFO"]), HTTPStatus.OK, []
+        match environ["REQUEST_METHOD"]:
+            case "POST":
+                post(session, environ["PATH_INFO"], form_of(environ))
+            case "GET" | "HEAD":
+                html, status, headers = home(session, environ["PATH_INFO"]), HTTPStatus.OK, []
+            case _:
+                html, status = "", HTTPStatus.METHOD_NOT_ALLOWED
+                headers = [("Allow", "GET, HEAD, POST")]
     except shop.Refused as refused:
         html, status, headers = page.refusal_page(refused.reason), refused.status, []
     except SessionGone:
@@ -40,7 +44,7 @@ def tea_shop(environ: dict[str, Any], start_response: StartResponse) -> Iterable
     body = html.encode()
     headers += [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(len(body)))]
     start_response(f"{status.value} {status.phrase}", headers)
-    return [body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
 def home(session: Session, path: str) -> str:

@@ -79,7 +79,10 @@ class SweepReport:
         oldest_overdue: seconds by which the longest overdue of them was late; 0 when none was due.
         busy: due sessions left for the next sweep because their lock was held throughout.
         corrupt: files that hold no session and were set aside.
-        failed: sessions that could not be read, deleted or set aside; the log says why.
+        failed: sessions that could not be read, deleted or set aside.
+        failure: why the first of them could not; None: there was none.
+        young: files that hold no session but were changed within the last minute, and may be a
+            writer's work; left for a later sweep.
         mended: sessions dated in the future, by a clock that was set back; they count from now.
         leftovers: temporary files of writers that died, removed.
         complete: False when ``limit`` ended it early.
@@ -95,6 +98,8 @@ class SweepReport:
     busy: int = 0
     corrupt: int = 0
     failed: int = 0
+    failure: str | None = None
+    young: int = 0
     mended: int = 0
     leftovers: int = 0
     complete: bool = True

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from filesession import FileStore
-from filesession.cli.command import _MODULES
+from filesession import FileStore, MemoryStore
+from filesession.cli.command import _MODULES, commands
 from filesession.gateway import Gateway
 from filesession.session import Session
 from filesession.stores.entry import HANDLE_LENGTH
@@ -47,6 +48,33 @@ def test_the_first_lines_give_an_application_sessions(tmp_path: Path) -> None:
     exec(code, names)  # noqa: S102 - it is the README's
     assert isinstance(names["store"], FileStore)
     assert type(names["app"]).__name__ == "SessionMiddleware"
+
+
+def test_the_signatures_of_the_store_are_its_own() -> None:
+    shown = re.findall(r"^(\w+)\((.*)\) -> ", section("## The store"), re.MULTILINE)
+    assert {name for name, _ in shown} == {"create", "load", "save"}
+    for store in (FileStore, MemoryStore):
+        for name, arguments in shown:
+            own = inspect.signature(getattr(store, name)).parameters
+            told = re.findall(r"(\w+)(?:=|,|$)", arguments)
+            assert [each for each in own if each in told] == [each for each in told if each in own]
+            assert set(told) - {"None"} - set(own) <= {"merge"}
+            assert set(own) - set(told) <= {"self", "idle_timeout", "cookie"}
+
+
+def test_regenerate_takes_its_option_by_name_as_shown() -> None:
+    assert "`regenerate(*, keep_data=True)`" in README
+    (_, keep_data) = inspect.signature(Session.regenerate).parameters.values()
+    assert keep_data.kind is inspect.Parameter.KEYWORD_ONLY
+    assert keep_data.default is True
+
+
+def test_every_option_of_the_command_it_names_is_one() -> None:
+    for row in re.findall(r"^\| `filesession (\w+)(.*)$", README, re.MULTILINE):
+        command = commands.get_command(click.Context(commands), row[0])
+        assert command is not None
+        known = {name for each in command.params for name in each.opts}
+        assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row[1])) <= known
 
 
 @pytest.mark.parametrize("code", PYTHON)

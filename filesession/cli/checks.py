@@ -1,8 +1,9 @@
-"""What ``filesession doctor`` looks at in a session directory: modes, manifest, files, janitor."""
+"""What ``filesession doctor`` looks at in a session directory: whose it is, files, janitor."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 import time
@@ -11,44 +12,77 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from filesession.cli.findings import Finding, some
-from filesession.errors import FilesessionError
+from filesession.errors import ConfigurationError, FilesessionError, StoreError
 from filesession.janitor.heartbeat import FRESH, HEARTBEAT, janitor_state
 from filesession.janitor.leader import LOCK
-from filesession.janitor.wording import span_text
-from filesession.stores.file.layout import CORRUPT, MANIFEST, SECRET, SECRET_BYTES, SESSIONS, Layout
+from filesession.janitor.wording import counted, span_text
+from filesession.stores.entry import AHEAD
+from filesession.stores.file.layout import CORRUPT, SECRET, SECRET_BYTES, SESSIONS, Layout
 from filesession.stores.file.manifest import Manifest
-from filesession.stores.file.ownership import check_ours
-from filesession.stores.file.sweep import YOUNG, look
-
-AHEAD: Final = 2.0
-"""Seconds a file may lie in the future: clocks of a kernel tick, and of a file server, differ."""
+from filesession.stores.file.ownership import MANIFEST, as_user, fault_of, user_text
+from filesession.stores.file.sessionfile import YOUNG, look
 
 KNOWN: Final = frozenset({MANIFEST, SECRET, SESSIONS, CORRUPT, LOCK, HEARTBEAT})
 """What belongs into a session directory, beside temporary files."""
 
+RESTORE: Final = (
+    f"restore {MANIFEST} from a backup, or restart the application, which makes it anew with its"
+    " own options"
+)
+"""One made here would have options of nobody's, and sessions would be lost by them."""
 
-def directory_itself(directory: str) -> Iterator[Finding]:
-    """Whether it is ours alone."""
+_LOOK: Final = "look at who may read it, and at the disk (dmesg): ls -laR"
+
+_STORED: Final = re.compile(r"[0-9a-f]{2}([0-9a-f]{30})?\Z")
+"""A shard, or a session without one."""
+
+
+def check_known(directory: str) -> None:
+    """Raises ``ConfigurationError`` when it is clear that it never was a session directory."""
     try:
-        check_ours(directory)
-    except FilesessionError as error:
-        what, _, mend = str(error).partition("; ")
-        yield Finding("directory", "wrong", what, mend)
-    else:
-        yield Finding("directory", "ok", f"{directory}, 0700, ours")
+        names = set(os.listdir(directory))
+        shards = os.listdir(os.path.join(directory, SESSIONS)) if SESSIONS in names else []
+    except OSError:
+        return  # what can be told of it, the findings tell
+    if not names & {MANIFEST, LOCK, HEARTBEAT} and not any(map(_STORED.match, shards)):
+        fault = fault_of(directory, new=False)
+        assert fault is not None  # it has no manifest
+        msg = f"{fault.what}; {fault.mend}"
+        raise ConfigurationError(msg)
+
+
+def directory_itself(directory: str) -> Finding:
+    """Whether it is ours alone."""
+    status = os.stat(directory)
+    if status.st_uid != os.geteuid():
+        owner, we = user_text(status.st_uid), user_text(os.geteuid())
+        what = f"{directory} belongs to user {owner} and this process runs as {we}"
+        mend = f"run it as that user: {as_user(status.st_uid, 'doctor', directory)}"
+        return Finding("directory", "wrong", what, mend)
+    if _is_open(status):
+        what = f"{directory} {_exposure(status)}"
+        mend = f"look at what is in it, then: chmod 700 {shlex.quote(directory)}"
+        return Finding("directory", "wrong", what, mend)
+    return Finding("directory", "ok", f"{directory}, 0700, ours")
 
 
 def manifest_of(directory: str) -> tuple[Manifest | None, Finding]:
     """The manifest, or None, and what is to be said of it."""
+    path = os.path.join(directory, MANIFEST)
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        away = f"mv {shlex.quote(path)} {shlex.quote(path)}.old; then {RESTORE}"
+        return None, Finding("manifest", "wrong", f"{path} is no regular file", away)
     try:
         manifest = Layout(directory, 0).read_manifest()
-    except FilesessionError as error:
-        what, _, mend = str(error).partition("; ")
+    except ConfigurationError as error:
+        what, _, mend = str(error).rpartition("; ")
         return None, Finding("manifest", "wrong", what, mend)
+    except StoreError as error:
+        mend = f"chmod 600 {shlex.quote(path)}; if it is not that, look at the disk (dmesg)"
+        return None, Finding("manifest", "wrong", str(error), mend)
     if manifest is None:
-        what = f"there is no {MANIFEST}: no application has opened a store here, or it was removed"
-        mend = f'python -c "from filesession import FileStore; FileStore({directory!r})"'
-        return None, Finding("manifest", "wrong", what, mend)
+        what = f"there is no {MANIFEST}: it was removed"
+        return None, Finding("manifest", "wrong", what, RESTORE)
     idle = "none" if manifest.idle_timeout is None else span_text(manifest.idle_timeout)
     absolute = "none" if manifest.absolute_timeout is None else span_text(manifest.absolute_timeout)
     return manifest, Finding("manifest", "ok", f"idle timeout {idle}, absolute timeout {absolute}")
@@ -62,7 +96,10 @@ def secret(directory: str) -> Iterator[Finding]:
     except FileNotFoundError:
         yield Finding("secret", "ok", "none kept here")
         return
-    mend = f"rm {shlex.quote(path)} (a new one is made; all log in again)"
+    mend = (
+        f"rm {shlex.quote(path)}, then restart the application, which makes a new one: until then"
+        " its workers use the old key, and then all log in again"
+    )
     if not stat.S_ISREG(status.st_mode):
         yield Finding("secret", "wrong", f"{path} is no regular file", mend)
     elif _is_open(status):
@@ -87,6 +124,9 @@ class Census:
     future: list[str] = field(default_factory=list)
     furthest: float = 0.0
     unreadable: list[str] = field(default_factory=list)
+    young: list[str] = field(default_factory=list)
+    failing: list[str] = field(default_factory=list)
+    reason: str = ""
 
     def take(self) -> Census:
         """Look at every session's file: who may read it, its time, and whether it is a session."""
@@ -102,22 +142,28 @@ class Census:
             if status.st_mtime > self.now + AHEAD:
                 self.future.append(path)
                 self.furthest = max(self.furthest, status.st_mtime - self.now)
-            if not self._is_readable(handle, path):
-                self.unreadable.append(path)
-        self.exposed += [path for path in self._directories() if _is_open(os.lstat(path))]
+            self._read(handle, path)
+        self.exposed += [path for path in self._others() if _is_open(os.lstat(path))]
         return self
 
-    def _is_readable(self, handle: str, path: str) -> bool:
+    def _read(self, handle: str, path: str) -> None:
         try:
             found = look(path, handle)
-            return (found is not None and found.entry is not None) or not os.path.lexists(path)
-        except FilesessionError:
-            return False
+        except FilesessionError as error:
+            self.reason = self.reason or str(error)
+            self.failing.append(path)
+            return
+        if found is not None and found.entry is None and _age(path) <= YOUNG:
+            self.young.append(path)
+        elif (found is None or found.entry is None) and os.path.lexists(path):
+            self.unreadable.append(path)
 
-    def _directories(self) -> list[str]:
+    def _others(self) -> list[str]:
+        """What else is to be ours alone: directories, and files of ours but the secret."""
         root = self.layout.directory
-        top = [os.path.join(root, name) for name in (SESSIONS, CORRUPT)]
-        return [path for path in (*top, *sorted(self.shards)) if os.path.isdir(path)]
+        names = (SESSIONS, CORRUPT, MANIFEST, LOCK, HEARTBEAT)
+        paths = [*(os.path.join(root, name) for name in names), *sorted(self.shards)]
+        return [path for path in paths if os.path.exists(path) and not os.path.islink(path)]
 
     def findings(self) -> Iterator[Finding]:
         """What is to be said of it."""
@@ -125,23 +171,34 @@ class Census:
         yield Finding("sessions", "ok", f"{self.sessions:,} stored")
         if self.exposed:
             what = f"open to others, or another user's: {some(self.exposed, root)}"
-            mend = f"chmod -R u+rwX,go= {shlex.quote(root)} (and chown, where it is not yours)"
+            mend = f"chmod -R u+rwX,go= {shlex.quote(root)}"
+            if any(os.lstat(path).st_uid != os.geteuid() for path in self.exposed):
+                owner = shlex.quote(user_text(os.geteuid()))
+                mend = f"sudo chown -R {owner} {shlex.quote(root)} && {mend}"
             yield Finding("permissions", "wrong", what, mend)
         else:
             yield Finding("permissions", "ok", "every session 0600, every directory 0700, ours")
-        if self.unreadable:
-            what = f"cannot be read as a session: {some(self.unreadable, root)}"
-            yield Finding("content", "wrong", what, f"filesession sweep {shlex.quote(root)}")
+        yield from self._unreadable(root)
         if self.future:
             what = (
                 f"last active in the future, by {span_text(self.furthest)} at most:"
                 f" {some(self.future, root)}; the clock was wrong, or is"
             )
-            where = shlex.quote(os.path.join(root, SESSIONS))
-            mend = f"timedatectl status; then: find {where} -type f -newermt now -exec touch {{}} +"
+            mend = f"timedatectl status; then: filesession sweep {shlex.quote(root)}"
             yield Finding("clock", "wrong", what, mend)
         else:
             yield Finding("clock", "ok", "no session was last active in the future")
+
+    def _unreadable(self, root: str) -> Iterator[Finding]:
+        what, sweep = "cannot be read as a session", f"filesession sweep {shlex.quote(root)}"
+        if self.unreadable:
+            yield Finding("content", "wrong", f"{what}: {some(self.unreadable, root)}", sweep)
+        if self.young:
+            words = f"{what}, and changed within the last minute: {some(self.young, root)}"
+            yield Finding("content", "wrong", words, f"in a minute: {sweep}")
+        if self.failing:
+            words = f"cannot be read at all: {some(self.failing, root)} ({self.reason})"
+            yield Finding("reading", "wrong", words, f"{_LOOK} {shlex.quote(root)}")
 
 
 def strangers(layout: Layout) -> Iterator[Finding]:
@@ -164,7 +221,8 @@ def corrupt(layout: Layout) -> Iterator[Finding]:
     count = layout.set_aside_count()
     if count:
         path = shlex.quote(layout.corrupt)
-        what = f"{count:,} unreadable files were set aside: their sessions are lost"
+        lost = "its session is" if count == 1 else "their sessions are"
+        what = f"{counted(count, 'unreadable file')} set aside: {lost} lost"
         mend = f"look for what damaged them (disk, memory, an editor), then: rm -r {path}"
         yield Finding("corrupt", "wrong", what, mend)
     else:
@@ -174,8 +232,11 @@ def corrupt(layout: Layout) -> Iterator[Finding]:
 def janitor(directory: str, now: float) -> Iterator[Finding]:
     """Whether one works here."""
     state, heartbeat = janitor_state(directory, now)
-    if state == "alive" and heartbeat is not None:
-        if heartbeat.last_error is None:
+    if state == "alive":
+        if heartbeat is None or not heartbeat.is_fresh(now):
+            what = "one leads, but its heartbeat is not written: it has just begun, or cannot write"
+            yield Finding("janitor", "wrong", what, "free some space on the disk, if it is full")
+        elif heartbeat.last_error is None:
             yield Finding("janitor", "ok", f"alive, process {heartbeat.pid}")
         else:
             what = f"its last sweep failed: {heartbeat.last_error}"

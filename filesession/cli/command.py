@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final
 
 import rich_click as click
+from click.exceptions import Exit
 
 from filesession.cli.directory import NoSuchSessionError
-from filesession.cli.teaching import STYLE, as_it_is
-from filesession.cli.terminal import say_error
+from filesession.cli.teaching import STYLE, as_it_is, discreetly
+from filesession.cli.terminal import deliver, say_error
 from filesession.errors import FilesessionError
 
 NOT_FOUND: Final = 1
@@ -49,21 +53,58 @@ class Commands(click.RichGroup):
             self.add_command(getattr(module, cmd_name))
         return super().get_command(ctx, cmd_name)
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - click's word
+    ) -> click.Context:
+        """Read what stands before the subcommand; prints the help and the version."""
+        with _told():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options; what is wrong with them is told without repeating it."""
+        with discreetly(self, ctx):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand; one that there is not is not repeated, it may be a session's id."""
+        if args[0] not in _MODULES:
+            near = "".join(f"; is it {name}?" for name in get_close_matches(args[0], _MODULES, 1))
+            ctx.fail(f"there is no such command{near}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's word
         """Run the subcommand; every error of ours becomes its exit code."""
-        try:
+        with _told():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            code = _BROKEN_PIPE
-        except KeyboardInterrupt:
-            code = _INTERRUPTED
-        except NoSuchSessionError as error:
-            say_error(str(error))
-            code = NOT_FOUND
-        except (FilesessionError, OSError) as error:
-            say_error(str(error))
-            code = COULD_NOT_RUN
-        return ctx.exit(code)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """See that all output arrives; what fails becomes a line on stderr and an exit code."""
+    try:
+        try:
+            yield
+        finally:
+            deliver()
+    except BrokenPipeError:
+        code = _BROKEN_PIPE
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except NoSuchSessionError as error:
+        say_error(str(error))
+        code = NOT_FOUND
+    except (FilesessionError, OSError) as error:
+        say_error(str(error))
+        code = COULD_NOT_RUN
+    else:
+        return
+    raise Exit(code)
 
 
 _MOVES: Final = (

@@ -12,6 +12,7 @@ import rich_click as click
 from filesession.errors import FilesessionError
 from filesession.stores.entry import HANDLE_LENGTH
 from filesession.stores.file.layout import Layout
+from filesession.stores.file.ownership import absolute
 
 if TYPE_CHECKING:
     from filesession.stores.file.store import FileStore
@@ -21,6 +22,12 @@ SHORTEST_PREFIX: Final = 4
 
 MOST_NAMED: Final = 5
 """Handles listed when a prefix fits several."""
+
+NO_HANDLE: Final = (
+    f"a handle is {SHORTEST_PREFIX} to {HANDLE_LENGTH} hex digits, as `filesession ls DIR` prints"
+    " them; a session's id is none"
+)
+"""What is said to those who give something else."""
 
 _PREFIX: Final = re.compile(rf"[0-9a-f]{{{SHORTEST_PREFIX},{HANDLE_LENGTH}}}\Z")
 
@@ -32,8 +39,12 @@ class NoSuchSessionError(FilesessionError):
 
 
 def directory_argument(function: F) -> F:
-    """The argument DIR of a command."""
-    return click.argument("directory", metavar="DIR")(function)
+    """The argument DIR of a command, as an absolute path."""
+    return click.argument("directory", metavar="DIR", callback=_check_directory)(function)
+
+
+def _check_directory(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    return absolute(value)
 
 
 def layout_of(store: FileStore) -> Layout:
@@ -78,8 +89,4 @@ def check_handle(
     if value is None or _PREFIX.match(value.lower()):
         return None if value is None else value.lower()
     # What was given is not repeated: it may be a session's id, pasted here by mistake.
-    msg = (
-        f"a handle is {SHORTEST_PREFIX} to {HANDLE_LENGTH} hex digits, as `filesession ls DIR`"
-        " prints them; a session's id is none"
-    )
-    raise click.BadParameter(msg)
+    raise click.BadParameter(NO_HANDLE)

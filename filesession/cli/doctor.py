@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -36,16 +37,17 @@ def doctor(directory: str, *, as_json: bool) -> None:
     Permissions, foreign and damaged files, the manifest, the kind of file system, locks, free
     space, kernel limits, the clock, and whether a janitor works. Looks at every session.
     """
-    path = os.path.abspath(directory)
-    if not os.path.isdir(path):
-        there = os.path.lexists(path)
-        msg = f"{path} is not a directory" if there else f"there is no directory {path}"
+    if not os.path.isdir(directory):
+        there = os.path.lexists(directory)
+        msg = f"{directory} is not a directory" if there else f"there is no directory {directory}"
         raise ConfigurationError(msg)
-    findings = list(examine(path))
+    findings = list(examine(directory))
     well = all(finding.level != "wrong" for finding in findings)
     if as_json:
         found = [asdict(finding) for finding in findings]
-        click.echo(dump_document({"directory": path, "well": well, "findings": found}), nl=False)
+        click.echo(
+            dump_document({"directory": directory, "well": well, "findings": found}), nl=False
+        )
     else:
         tell(findings, output())
     if not well:
@@ -53,9 +55,31 @@ def doctor(directory: str, *, as_json: bool) -> None:
 
 
 def examine(directory: str) -> Iterator[Finding]:
-    """Every finding on a directory, the basic ones first. Reads every session's file."""
+    """Every finding on a directory, the basic ones first. Reads every session's file.
+
+    Raises:
+        ConfigurationError: it never was a session directory.
+    """
+    real = directory
+    if os.path.islink(directory):
+        real = os.path.realpath(directory)
+        mend = f"name the directory it points to: {shlex.quote(real)}"
+        yield Finding("symlink", "wrong", f"{directory} is a symlink, and refused as one", mend)
+    checks.check_known(real)
+    try:
+        yield checks.directory_itself(real)
+        if os.stat(real).st_uid == os.geteuid():  # else it is for its owner to look at
+            yield from _examined(real)
+    except (FilesessionError, OSError) as error:
+        told = str(error)
+        if isinstance(error, OSError):
+            told = f"{error.filename or real}: {error.strerror}"
+        mend = f"look at who may read it, and at the disk (dmesg): ls -la {shlex.quote(real)}"
+        yield Finding("access", "wrong", told, mend)
+
+
+def _examined(directory: str) -> Iterator[Finding]:
     now = system_clock()
-    yield from checks.directory_itself(directory)
     manifest, finding = checks.manifest_of(directory)
     yield finding
     yield from checks.secret(directory)
@@ -65,12 +89,9 @@ def examine(directory: str) -> Iterator[Finding]:
         return  # without it nobody knows where a session lies
     layout = Layout(directory, manifest.shard_depth)
     census = checks.Census(layout, now)
-    try:
-        yield from census.take().findings()
-        yield from checks.strangers(layout)
-        yield from checks.corrupt(layout)
-        yield from machine.locking(directory)
-        yield from checks.janitor(directory, now)
-    except (FilesessionError, OSError) as error:
-        yield Finding("access", "wrong", str(error), "run it as the user the application runs as")
+    yield from census.take().findings()
+    yield from checks.strangers(layout)
+    yield from checks.corrupt(layout)
+    yield from machine.locking(directory)
+    yield from checks.janitor(directory, now)
     yield from machine.inotify(len(census.shards) + 1)

@@ -28,17 +28,26 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 def genkey(output: str | None) -> None:
     """Make a secret: 32 random bytes, printed in base64.
 
-    For SessionMiddleware(secret=...) or EncryptedCookie(key=...). Who has it can forge sessions:
-    keep it out of the code and its repository.
+    For SessionMiddleware(secret=...). Who has it can forge sessions: keep it out of the code and
+    its repository.
     """
     key = secrets.token_bytes(KEY_BYTES)
     if output is None:
         click.echo(base64.b64encode(key).decode("ascii"))
         return
+    if output in {"", "-"}:
+        msg = "-o takes the name of a new file; without it the key is printed, in base64"
+        raise ConfigurationError(msg)
     try:
         descriptor = os.open(output, _NEW, 0o600)
     except FileExistsError:
         msg = f"{output} exists and is left as it is; name a new file"
+        raise ConfigurationError(msg) from None
+    except OSError as error:
+        directory = os.path.dirname(os.path.abspath(output))
+        there = os.path.isdir(directory)
+        msg = f"{output} cannot be made: {error.strerror}"
+        msg = msg if there else f"there is no directory {directory}; make it first, or name another"
         raise ConfigurationError(msg) from None
     try:
         os.fchmod(descriptor, 0o600)

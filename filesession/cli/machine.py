@@ -9,8 +9,8 @@ from typing import Final
 
 from filesession import locks
 from filesession.cli.findings import Finding
-from filesession.janitor.wording import size_text
-from filesession.stores.file.layout import MANIFEST
+from filesession.janitor.wording import counted, size_text
+from filesession.stores.file.ownership import MANIFEST
 
 LOW: Final = 0.05
 """Of the disk's space or inodes: with less than that free it is time to act."""
@@ -42,7 +42,12 @@ _REMARKS: Final = {
 
 
 def file_system(directory: str) -> Iterator[Finding]:
-    """Its kind, and what follows from that."""
+    """Its kind, whether it can be written, and what follows from that."""
+    if _is_read_only(directory):
+        what = "mounted read-only: nothing can be saved or removed"
+        mend = "find out why (dmesg), then: mount -o remount,rw, with its mount point"
+        yield Finding("file system", "wrong", what, mend)
+        return
     kind = mounted_as(directory, _read(_MOUNTS))
     if kind is None:
         yield Finding("file system", "note", "its kind cannot be told here")
@@ -55,7 +60,12 @@ def file_system(directory: str) -> Iterator[Finding]:
 
 
 def locking(directory: str) -> Iterator[Finding]:
-    """Whether a lock on a file there keeps a second one out; tried on the manifest."""
+    """Whether a lock on a file there keeps a second one out; tried on the manifest.
+
+    Not where nothing can be written: over NFS a lock needs a file that is open for writing.
+    """
+    if _is_read_only(directory):
+        return
     path = os.path.join(directory, MANIFEST)
     first = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -93,19 +103,21 @@ def room(directory: str) -> Iterator[Finding]:
 
 
 def inotify(shards: int) -> Iterator[Finding]:
-    """Whether the kernel lets one process watch that many directories."""
+    """Whether the kernel could watch that many directories, for a program that wants to."""
     watches, queue = _number("max_user_watches"), _number("max_queued_events")
+    directories = f"the {counted(shards, 'directory')} of sessions"
     if watches is None or queue is None:
-        yield Finding("inotify", "note", "this kernel tells no limits; nothing can be watched")
+        yield Finding("inotify", "note", "this kernel tells no limits for watching directories")
     elif watches < 2 * shards:
-        what = f"{watches:,} watches a user, and {shards:,} directories to watch"
+        what = f"the kernel could not watch {directories}: {watches:,} watches a user"
         mend = f"sysctl fs.inotify.max_user_watches={max(65536, 4 * shards)}"
         yield Finding("inotify", "note", what, mend)
     elif queue < QUEUE:
-        what = f"a queue of {queue:,} events overflows in a burst of new sessions"
+        what = f"a watch would overflow in a burst of new sessions: a queue of {queue:,} events"
         yield Finding("inotify", "note", what, f"sysctl fs.inotify.max_queued_events={QUEUE}")
     else:
-        what = f"{watches:,} watches a user for {shards:,} directories, a queue of {queue:,}"
+        limits = f"{watches:,} watches a user, a queue of {queue:,} events"
+        what = f"the kernel could watch {directories}: {limits}"
         yield Finding("inotify", "ok", what)
 
 
@@ -125,6 +137,10 @@ def mounted_as(directory: str, mounts: str | None) -> str | None:
         if inside and len(point) >= longest:  # of two on one point, the later hides the earlier
             kind, longest = fields[fields.index("-") + 1], len(point)
     return kind
+
+
+def _is_read_only(directory: str) -> bool:
+    return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
 
 
 def _number(name: str) -> int | None:

@@ -16,15 +16,17 @@ from filesession.cli.directory import (
     check_handle,
     directory_argument,
     is_stored,
+    layout_of,
     resolve,
 )
 from filesession.cli.teaching import command
-from filesession.cli.terminal import output, printable
+from filesession.cli.terminal import is_terminal, output, printable
 from filesession.cli.times import moment_text
 from filesession.codec import dump_object
 from filesession.errors import ConfigurationError, StoreUnavailable
-from filesession.janitor.wording import size_text
+from filesession.janitor.wording import counted, size_text, span_text
 from filesession.record import SessionInfo
+from filesession.stores.file.sessionfile import look
 from filesession.stores.file.store import FileStore
 
 
@@ -54,10 +56,12 @@ def show(directory: str, handle: str, *, as_json: bool) -> None:
         msg = f"there is no session {whole} in {store.directory}"
         raise NoSuchSessionError(msg)
     info, data = found
-    if as_json or not sys.stdout.isatty():
-        click.echo(printable(dump_object({**asdict(info), "data": data}).decode("utf-8")))
+    own = _own(store, whole)
+    if as_json or not is_terminal():
+        members = {**asdict(info), **own, "data": data}
+        click.echo(printable(dump_object(members).decode("utf-8")))
     else:
-        _print(info, data, store.clock())
+        _print(info, own, data, store.clock())
 
 
 @command(
@@ -84,7 +88,7 @@ def destroy(directory: str, handle: str | None, *, every: bool, yes: bool) -> No
     if handle is None:
         if not yes:
             _ask(store)
-        click.echo(f"destroyed {store.clear():,} live sessions")
+        click.echo(f"destroyed {counted(store.clear(), 'live session')}")
         return
     whole = resolve(store, handle)
     stored = is_stored(store, whole)
@@ -103,16 +107,29 @@ def _ask(store: FileStore) -> None:
     Raises:
         ConfigurationError: nobody is there to ask, or the answer is no.
     """
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         msg = "--all destroys every session and nobody is here to ask; add --yes if it is meant"
         raise ConfigurationError(msg)
-    question = f"Destroy all {len(store):,} sessions in {store.directory}?"
+    question = f"Destroy all of {counted(len(store), 'session')} in {store.directory}?"
     if not click.confirm(printable(question), err=True):
         msg = "nothing was destroyed"
         raise ConfigurationError(msg)
 
 
-def _print(info: SessionInfo, data: dict[str, Any], now: float) -> None:
+def _own(store: FileStore, handle: str) -> dict[str, Any]:
+    """The timeouts in force for a session, and the cookie attributes it overrode."""
+    found = look(layout_of(store).path(handle), handle)
+    if found is None or found.entry is None:
+        return {}  # gone since it was read
+    lifetime = found.entry.lifetime(store.lifetime)
+    return {
+        "idle_timeout": lifetime.idle_timeout,
+        "absolute_timeout": lifetime.absolute_timeout,
+        "cookie": dict(found.entry.cookie),
+    }
+
+
+def _print(info: SessionInfo, own: dict[str, Any], data: dict[str, Any], now: float) -> None:
     console = output()
     expired = info.expires_at is not None and info.expires_at < now
     console.print(f"handle       {info.handle}")
@@ -121,6 +138,12 @@ def _print(info: SessionInfo, data: dict[str, Any], now: float) -> None:
     console.print(f"last active  {moment_text(info.accessed_at, now)}")
     words = f"{'expired' if expired else 'expires'}      {moment_text(info.expires_at, now)}"
     console.print(Text(words, style="red" if expired else ""))
+    if own.get("idle_timeout") is not None:
+        console.print(f"idle         ends after {span_text(own['idle_timeout'])} without activity")
+    if own.get("absolute_timeout") is not None:
+        console.print(f"absolute     ends {span_text(own['absolute_timeout'])} after its creation")
+    if own.get("cookie"):
+        console.print(printable(f"cookie       {json.dumps(own['cookie'])}"), soft_wrap=True)
     lines = json.dumps(data, ensure_ascii=False, indent=2).split("\n")
     text = Text("\n".join(printable(line) for line in lines))
     JSONHighlighter().highlight(text)

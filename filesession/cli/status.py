@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from filesession.cli.terminal import output, printable
 from filesession.cli.times import distance_text, moment_text
 from filesession.codec import dump_document
 from filesession.janitor.heartbeat import Heartbeat, State, janitor_state
-from filesession.janitor.wording import size_text, span_text, sweep_text
+from filesession.janitor.wording import counted, failure_text, size_text, span_text, sweep_text
 from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
 
@@ -87,6 +88,8 @@ class Status:
             "expired": self.waiting.expired,
             "expired_bytes": self.waiting.freed,
             "oldest_overdue": self.waiting.oldest_overdue,
+            "failed": self.waiting.failed,
+            "dated_ahead": self.waiting.mended,
             "corrupt": self.corrupt,
             "last_active": {name: count for (name, _), count in zip(AGES, self.ages, strict=True)},
             "janitor": {"state": self.state, **heartbeat},
@@ -103,8 +106,8 @@ class Status:
 def status(directory: str, *, as_json: bool) -> None:
     """Tell how DIR is doing: sessions, what waits to be removed, and whether a janitor is alive.
 
-    Looks at every session. A janitor is alive when it leads and said so within 15 seconds; one that
-    leads and says nothing hangs.
+    Looks at every session. A janitor is alive when it leads and gave a sign within 15 seconds; one
+    that leads and gives none hangs.
     """
     found = Status.of(FileStore.open(directory))
     if as_json:
@@ -135,8 +138,14 @@ def _lines(found: Status) -> Iterator[tuple[str, str, str]]:
         yield "to be removed", "none", ""
     if waiting.corrupt:
         yield "unreadable", f"{waiting.corrupt:,}, for the next sweep to set aside", "yellow"
+    failure = failure_text(waiting)
+    if failure is not None:
+        yield "failing", f"{failure}; filesession doctor tells more", "red"
+    if waiting.mended:
+        what = f"{waiting.mended:,} dated in the future, for the next sweep to set to now"
+        yield "wrong times", what, "yellow"
     if found.corrupt:
-        yield "set aside", f"{found.corrupt:,} unreadable files in corrupt/", "yellow"
+        yield "set aside", f"{counted(found.corrupt, 'unreadable file')} in corrupt/", "yellow"
     yield "janitor", *_janitor(found)
     heartbeat = found.heartbeat
     if heartbeat is None:
@@ -154,17 +163,16 @@ def _janitor(found: Status) -> tuple[str, str]:
     """How the janitor is, and the style to say it in."""
     heartbeat = found.heartbeat
     if found.state == "absent":
-        last = (
-            ""
-            if heartbeat is None
-            else f", the last one was heard of {_since(heartbeat, found.now)}"
-        )
-        return f"none is running{last}; run: filesession janitor {found.directory}", "red"
+        since = "" if heartbeat is None else f", the last one spoke {_since(heartbeat, found.now)}"
+        return f"none is running{since}; run: {_janitor_command(found.directory)}", "red"
+    if found.state == "alive" and (heartbeat is None or not heartbeat.is_fresh(found.now)):
+        words = "its heartbeat is not written: it has just begun, or the disk is full"
+        return f"alive, but {words}", "red"
     if heartbeat is None:
-        return "one leads and has said nothing yet", "red"
+        return "hangs: one leads and has never spoken; end it, and another takes over", "red"
     process = f"process {heartbeat.pid} on {printable(heartbeat.host)}"
     if found.state == "hung":
-        words = f"hangs: {process} leads and was last heard of {_since(heartbeat, found.now)}"
+        words = f"hangs: {process} leads and last spoke {_since(heartbeat, found.now)}"
         return f"{words}; end it, and another takes over", "red"
     plan = (
         f"by cron {printable(heartbeat.cron)!r}"
@@ -177,7 +185,12 @@ def _janitor(found: Status) -> tuple[str, str]:
 
 
 def _since(heartbeat: Heartbeat, now: float) -> str:
-    return distance_text(heartbeat.heartbeat_at, now)
+    distance = distance_text(heartbeat.heartbeat_at, now)
+    return "just now" if distance == "now" else distance
+
+
+def _janitor_command(directory: str) -> str:
+    return printable(f"filesession janitor {shlex.quote(directory)}")
 
 
 def _histogram(ages: list[int]) -> Iterator[str]:

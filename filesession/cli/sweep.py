@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import Final
 
 import rich_click as click
@@ -17,6 +19,17 @@ from filesession.stores.file.store import FileStore
 STRIDE: Final = 100
 """Sessions between two moves of the bar: moving it takes as long as looking at a session."""
 
+NOT_TO_ITS_END: Final = 2
+
+_WHOLE: Final = re.compile(r"[1-9][0-9]{0,17}\Z")
+
+
+def _whole(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    if value is not None and not _WHOLE.match(value):
+        msg = "N is a whole number, 1 or more"
+        raise click.BadParameter(msg)
+    return None if value is None else int(value)
+
 
 @command(
     "sweep /var/lib/app/sessions",
@@ -25,7 +38,7 @@ STRIDE: Final = 100
 )
 @directory_argument
 @click.option("--dry-run", is_flag=True, help="Change nothing; only say what would be done.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Remove N sessions at most.")
+@click.option("--limit", callback=_whole, metavar="N", help="Remove N sessions at most.")
 def sweep(directory: str, limit: int | None, *, dry_run: bool) -> None:
     """Remove the expired sessions from DIR, now.
 
@@ -41,6 +54,8 @@ def sweep(directory: str, limit: int | None, *, dry_run: bool) -> None:
     else:
         report = store.sweep(limit=limit, dry_run=dry_run)
     click.echo(sweep_text(report))
+    if report.failed:
+        sys.exit(NOT_TO_ITS_END)
 
 
 def _swept(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
 
 from filesession.janitor.wording import span_text
 
@@ -11,10 +11,7 @@ NEVER = "never"
 
 def clock_text(at: float) -> str:
     """A moment in local time, to the second: ``2026-11-24 01:36:12``."""
-    try:
-        return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return f"{at:g} s"  # a moment that no calendar has, from a clock gone mad
+    return _local("%Y-%m-%d %H:%M:%S", at)
 
 
 def distance_text(at: float, now: float) -> str:
@@ -26,5 +23,14 @@ def distance_text(at: float, now: float) -> str:
 
 
 def moment_text(at: float | None, now: float) -> str:
-    """Both: ``2026-11-24 01:36:12, 3 h ago``; None is ``never``."""
-    return NEVER if at is None else f"{clock_text(at)}, {distance_text(at, now)}"
+    """Both, with the zone's offset: ``2026-11-24 01:36:12 +0100, 3 h ago``; None is ``never``."""
+    if at is None:
+        return NEVER
+    return f"{_local('%Y-%m-%d %H:%M:%S %z', at)}, {distance_text(at, now)}"
+
+
+def _local(form: str, at: float) -> str:
+    try:
+        return time.strftime(form, time.localtime(at))
+    except (ValueError, OverflowError, OSError):
+        return f"{at:g} s"  # a moment that no calendar has, from a clock gone mad

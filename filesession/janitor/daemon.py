@@ -8,6 +8,8 @@ Rules:
 2. Only a leader sweeps by the schedule. Whoever finds that it leads no more stops its schedule and
    stands by again. Two that lead for a moment do no harm: each deletes under the session's lock.
 3. No failure ends the janitor. It is said, and the next look or sweep is another chance.
+4. A janitor that was given a path waits for a directory that is not there yet: on a first start it
+   may well be up before the application that makes it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from filesession.errors import ConfigurationError, FilesessionError
 from filesession.janitor.complaints import Complaints
 from filesession.janitor.heartbeat import BEAT, Heartbeat, write_heartbeat
 from filesession.janitor.leader import Leadership
+from filesession.janitor.place import Place
 from filesession.janitor.sweeper import Sweeper
 from filesession.lifetime import UNSET, Timeout, Unsettable
 from filesession.record import SweepReport
@@ -39,7 +42,10 @@ LOOK: Final = 0.5
 CLOCK_STEP: Final = 1.0
 """Seconds. What the wall clock gains or loses between two looks beyond that, it was set."""
 
-_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+_STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_LEAD: Final = "cannot lead"
+_BEAT: Final = "cannot write the heartbeat"
 
 _log: Final = logging.getLogger("filesession.janitor")
 
@@ -55,7 +61,8 @@ class Janitor:
     times it writes down are the store's clock's.
 
     Args:
-        store: a store that can be swept, or the path of a session directory.
+        store: a store that can be swept, or the path of a session directory, which need not be
+            there yet.
         interval: seconds between sweeps, or a ``timedelta``; 60 when neither is given. The first
             sweep comes at once.
         cron: instead of an interval, when to sweep: a crontab text of five fields, in local time.
@@ -79,7 +86,8 @@ class Janitor:
         self._schedule = Schedule(
             self._set_due, interval=None if interval is UNSET else interval, cron=cron
         )
-        self._directory = swept.directory if isinstance(swept, FileStore) else None
+        self._place = swept if isinstance(swept, Place) else None
+        self._directory = swept.directory if isinstance(swept, (FileStore, Place)) else None
         self._clock = swept.clock if isinstance(swept, FileStore) else system_clock
         self._leadership = None if self._directory is None else Leadership(self._directory)
         self._complaints = Complaints(_log)
@@ -97,14 +105,16 @@ class Janitor:
         self._pen = threading.Lock()
         self._schedule.forget()
         self._leads: bool | None = None
+        self._waits = False
         self._started = self._clock()
         self._beaten = -BEAT
         self._offset: float | None = None
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT; then finish the sweep in hand and return.
+        """Work until SIGTERM, SIGINT or SIGHUP; then finish the sweep in hand and return.
 
-        Blocks. The signals' handlers are as before when it returns. Call it in the main thread.
+        Blocks. A SIGHUP that is ignored, as below nohup, stays so. The signals' handlers are as
+        before when it returns. Call it in the main thread.
 
         Raises:
             ConfigurationError: called in another thread, where Python hands out no signals.
@@ -119,7 +129,8 @@ class Janitor:
         def ask(number: int, _frame: FrameType | None) -> None:
             asked.put(number)
 
-        previous = {number: signal.signal(number, ask) for number in _STOP}
+        heard = [each for each in _STOP if not _is_ignored_hangup(each)]
+        previous = {number: signal.signal(number, ask) for number in heard}
         try:
             self.start()
             number = asked.get()
@@ -197,8 +208,11 @@ class Janitor:
         """One look: do we lead, was the clock set, is a heartbeat due?"""
         if self._leads and not self._still_leads():
             _log.warning(
-                "%s has vanished or was replaced; standing by for it to be there", self._directory
+                "%s has vanished or was replaced; standing by for it to be there: if it does not"
+                " come back, restart the application to have it made anew",
+                self._directory,
             )
+            self._waits = True
             self._step_down()
         if self._leads:
             self._follow_clock()
@@ -212,9 +226,12 @@ class Janitor:
 
     def _try_to_lead(self) -> None:
         try:
+            if self._place is not None and not self._place.is_ready():
+                self._wait()
+                return
             leads = self._leadership is None or self._leadership.try_lead()
         except FilesessionError as error:
-            self._complaints.say("cannot lead", str(error))
+            self._complaints.say(_LEAD, str(error))
             return
         if leads:
             self._lead()
@@ -222,8 +239,15 @@ class Janitor:
             _log.info("standing by: another janitor leads %s", self._directory)
             self._leads = False
 
+    def _wait(self) -> None:
+        """The directory is not there, or empty; say so once."""
+        if not self._waits:
+            _log.warning("waiting for %s: no application has opened its store yet", self._directory)
+            self._waits = True
+
     def _lead(self) -> None:
-        self._complaints.over()
+        self._waits = False
+        self._complaints.over(_LEAD)
         _log.info("leading %s", self._directory or "a store without a directory")
         self._leads = True
         self._offset = None
@@ -254,13 +278,18 @@ class Janitor:
     def _beat(self) -> None:
         """Write the heartbeat, unless we lead no more; a failure is said once."""
         with self._pen:
-            if not self._leads or self._directory is None or not self._still_leads():
+            if not self._leads or self._directory is None or self._leadership is None:
+                return
+            if not self._leadership.still_leads():
                 return  # the directory may be another's by now
             self._beaten = self._monotonic()
             try:
+                self._leadership.mark(self._clock())  # first: it needs no room
                 write_heartbeat(self._directory, self._heartbeat())
             except FilesessionError as error:
-                self._complaints.say("cannot write the heartbeat", str(error))
+                self._complaints.say(_BEAT, str(error))
+            else:
+                self._complaints.over(_BEAT, "the heartbeat is written again")
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
@@ -279,7 +308,7 @@ class Janitor:
 
 def _sweepable(store: object) -> Sweeps:
     if isinstance(store, (str, os.PathLike)):
-        store = FileStore.open(store)
+        return Place(store, FileStore.open)
     if not isinstance(store, Sweeps):
         msg = (
             f"a {type(store).__name__} cannot be swept: it has no sweep(); a janitor takes a"
@@ -287,3 +316,8 @@ def _sweepable(store: object) -> Sweeps:
         )
         raise ConfigurationError(msg)
     return store
+
+
+def _is_ignored_hangup(number: signal.Signals) -> bool:
+    """Whether it is the hangup, and whoever started us wants it to pass us by."""
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from filesession.codec import load_object
-from filesession.janitor.leader import is_led
+from filesession.codec import dump_document, load_object
+from filesession.janitor.leader import is_led, marked_at
 from filesession.record import SweepReport
 from filesession.stores.file.documents import read_document, write_document
 
@@ -18,12 +18,12 @@ BEAT: Final = 5.0
 """Seconds between two heartbeats of a leader, at most."""
 
 FRESH: Final = 3 * BEAT
-"""Seconds after which a leader that wrote no heartbeat is taken for hung: two may come late."""
+"""Seconds after which a leader that gave no sign is taken for hung: two may come late."""
 
 T = TypeVar("T")
 
 State: TypeAlias = Literal["alive", "hung", "absent"]
-"""alive: leads and says so; hung: holds the lock and says nothing; absent: nobody leads."""
+"""alive: leads and gives a sign; hung: holds the lock and gives none; absent: nobody leads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ class Heartbeat:
     last_error: str | None
 
     def is_fresh(self, now: float) -> bool:
-        """Whether it was written lately; one in the future was, before the clock was set back."""
-        return now - self.heartbeat_at <= FRESH
+        """Whether it was written lately."""
+        return _is_fresh(self.heartbeat_at, now)
 
 
 def write_heartbeat(directory: str, heartbeat: Heartbeat) -> None:
@@ -65,7 +65,7 @@ def write_heartbeat(directory: str, heartbeat: Heartbeat) -> None:
     Raises:
         StoreError: it could not be written; the old one is intact.
     """
-    write_document(os.path.join(directory, HEARTBEAT), asdict(heartbeat))
+    write_document(os.path.join(directory, HEARTBEAT), dump_document(asdict(heartbeat)))
 
 
 def read_heartbeat(directory: str) -> Heartbeat | None:
@@ -86,6 +86,9 @@ def read_heartbeat(directory: str) -> Heartbeat | None:
 def janitor_state(directory: str, now: float) -> tuple[State, Heartbeat | None]:
     """Whether a janitor works there, and what it said last.
 
+    One that is alive and cannot write its heartbeat, as on a full disk, is told by the date of its
+    lock; what it said last may then be old, another's, or missing.
+
     Raises:
         StoreUnavailable: ``janitor.lock`` or ``janitor.json`` is there and cannot be read.
     """
@@ -93,8 +96,14 @@ def janitor_state(directory: str, now: float) -> tuple[State, Heartbeat | None]:
     heartbeat = read_heartbeat(directory)
     if not led:
         return "absent", heartbeat
-    alive = heartbeat is not None and heartbeat.is_fresh(now)
+    signs = [marked_at(directory), None if heartbeat is None else heartbeat.heartbeat_at]
+    alive = any(_is_fresh(sign, now) for sign in signs if sign is not None)
     return "alive" if alive else "hung", heartbeat
+
+
+def _is_fresh(sign: float, now: float) -> bool:
+    """Whether it was given lately; one in the future was, before the clock was set back."""
+    return now - sign <= FRESH
 
 
 def _heartbeat_of(members: dict[str, Any]) -> Heartbeat:
@@ -118,7 +127,8 @@ def _maybe(kind: Callable[[Any], T], value: object) -> T | None:
 
 
 def _report_of(members: dict[str, Any]) -> SweepReport:
+    failure = _maybe(str, members.pop("failure"))
     if not all(isinstance(value, (int, float)) for value in members.values()):
         msg = "a sweep is reported in numbers"
         raise ValueError(msg)
-    return SweepReport(**members)
+    return SweepReport(failure=failure, **members)

@@ -9,10 +9,13 @@ Rules:
    bears the name.
 3. A forked child inherits the open file and the lock with it. It closes its copy, or a leader that
    dies would go on leading through a worker that knows nothing of it.
+4. A leader that is alive dates the file anew with every heartbeat: that needs no room on a disk
+   that is full, where the heartbeat cannot be written.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Final
 from weakref import WeakSet
@@ -75,6 +78,18 @@ class Leadership:
         except OSError:
             return False  # a file that cannot be looked up is no proof of anything
 
+    def mark(self, now: float) -> None:
+        """Note on the lock's file that its holder was alive then.
+
+        Raises:
+            StoreUnavailable: the file system does not take it.
+        """
+        if self._descriptor is not None:
+            try:
+                os.utime(self._descriptor, (now, now))
+            except OSError as error:
+                raise store_error(error, f"dating {self._path}") from error
+
     def resign(self) -> None:
         """Let another lead; nothing happens when we do not."""
         if self._descriptor is not None:
@@ -90,7 +105,7 @@ def is_led(directory: str) -> bool:
     """
     path = os.path.join(directory, LOCK)
     try:
-        descriptor = os.open(path, _OPEN)
+        descriptor = _opened(path)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -101,6 +116,27 @@ def is_led(directory: str) -> bool:
         raise store_error(error, f"locking {path}") from error
     finally:
         os.close(descriptor)
+
+
+def marked_at(directory: str) -> float | None:
+    """When the last to lead there was alive, in POSIX seconds; None: nobody ever led."""
+    path = os.path.join(directory, LOCK)
+    try:
+        return os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise store_error(error, f"looking at {path}") from error
+
+
+def _opened(path: str) -> int:
+    """A descriptor to try the lock with: for writing, which a lock over NFS needs, if it may be."""
+    try:
+        return os.open(path, _OPEN)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 _claims: Final[WeakSet[Leadership]] = WeakSet()

@@ -164,8 +164,8 @@ def _checked(interval: Any) -> float:  # noqa: ANN401 - it is what a user gave
     if number and SHORTEST_INTERVAL <= interval <= LONGEST_INTERVAL:
         return float(interval)
     msg = (
-        f"interval must be seconds, from {SHORTEST_INTERVAL} to {LONGEST_INTERVAL:.0f} (31 days),"
-        f" or a timedelta, not {interval!r}"
+        f"interval must be from {SHORTEST_INTERVAL} to {LONGEST_INTERVAL:.0f} seconds (31 days),"
+        f" not {interval!r}"
     )
     raise ConfigurationError(msg)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from filesession.clock import Clock
 from filesession.errors import FilesessionError
 from filesession.janitor.complaints import Complaints
-from filesession.janitor.wording import is_uneventful, sweep_text
+from filesession.janitor.wording import failure_text, is_uneventful, sweep_text
 from filesession.record import SweepReport
 from filesession.stores.protocol import Sweeps
+
+_SWEEP: Final = "cannot sweep"
+_SWEEP_ALL: Final = "cannot sweep every session"
 
 
 class Sweeper:
@@ -17,7 +21,7 @@ class Sweeper:
 
     Attributes:
         last: the last sweep that came to its end; None: none did.
-        error: why the last scheduled one failed; None: it did not.
+        error: why the last one failed, or left something undone; None: it did not.
         since: POSIX seconds at which the sweep in hand began; None: there is none.
     """
 
@@ -45,17 +49,22 @@ class Sweeper:
             self.since = None
         level = logging.DEBUG if is_uneventful(report) else logging.INFO
         self._log.log(level, "%s", sweep_text(report))
-        self.last, self.error = report, None
-        self._complaints.over()
+        self.last, self.error = report, failure_text(report)
+        self._complaints.over(_SWEEP, "sweeping works again")
+        if self.error is None:
+            self._complaints.over(_SWEEP_ALL, "every session can be swept again")
         return report
 
     def sweep_or_complain(self) -> None:
         """Sweep; a failure is logged, the next sweep is another chance."""
         try:
-            self.sweep()
+            report = self.sweep()
         except FilesessionError as error:
             self.error = str(error)
-            self._complaints.say("cannot sweep", str(error))
+            self._complaints.say(_SWEEP, str(error))
         except Exception as error:  # noqa: BLE001 - one that dies of a bad sweep cleans nothing more
             self.error = f"{type(error).__name__}: {error}"
             self._log.exception("a sweep failed; going on with the next")
+        else:
+            if report.failure is not None:
+                self._complaints.say(_SWEEP_ALL, f"{report.failure}; the rest was swept")

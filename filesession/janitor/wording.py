@@ -33,38 +33,64 @@ def span_text(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``1 session``, ``1,204 sessions``."""
+    if number == 1:
+        return f"1 {noun}"
+    return (
+        f"{number:,} {noun.removesuffix('y')}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+    )
+
+
 def sweep_text(report: SweepReport) -> str:
     """What a sweep did, in a line: ``swept 1,204 sessions in 0.31 s: 17 expired (12.4 kB)``."""
     verb = "looked through" if report.dry_run else "swept"
-    looked = f"{verb} {report.examined:,} {_plural('session', report.examined)}"
+    looked = f"{verb} {counted(report.examined, 'session')}"
     return f"{looked} in {report.seconds:.2f} s: {', '.join(_outcome(report))}"
 
 
 def is_uneventful(report: SweepReport) -> bool:
     """Whether the sweep found nothing to do."""
-    return not (report.expired or report.busy or report.corrupt or report.leftovers)
+    return not any(
+        (
+            report.expired,
+            report.busy,
+            report.corrupt,
+            report.failed,
+            report.mended,
+            report.leftovers,
+        )
+    )
+
+
+def failure_text(report: SweepReport) -> str | None:
+    """What a sweep could not do; None: it did all."""
+    if not report.failed:
+        return None
+    count = counted(report.failed, "session")
+    return f"{count} could not be read, deleted or set aside, the first: {report.failure}"
 
 
 def _outcome(report: SweepReport) -> list[str]:
     would = "would be " if report.dry_run else ""
-    parts = ["none expired"]
-    if report.expired:
-        parts = [f"{report.expired:,} expired ({size_text(report.freed)})"]
-        if report.oldest_overdue >= 1:
-            parts.append(f"oldest {span_text(report.oldest_overdue)} overdue")
-    if report.busy:
-        parts.append(f"{report.busy:,} left as another holds their lock")
-    if report.corrupt:
-        parts.append(f"{report.corrupt:,} unreadable {would}moved to corrupt/")
-    if report.leftovers:
-        leftovers = _plural("leftover", report.leftovers)
-        parts.append(f"{report.leftovers:,} {leftovers} {would}removed")
-    if not report.complete:
-        parts.append("stopped at the limit")
-    if report.dry_run:
-        parts.append("nothing was changed")
+    leftovers = counted(report.leftovers, "leftover")
+    told = (
+        (report.busy, f"{report.busy:,} left as another holds their lock"),
+        (report.corrupt, f"{report.corrupt:,} unreadable {would}moved to corrupt/"),
+        (report.young, f"{report.young:,} unreadable, but young: left for a later sweep"),
+        (report.failed, f"{report.failed:,} could not be read, deleted or set aside"),
+        (report.mended, f"{report.mended:,} dated in the future {would}set to now"),
+        (report.leftovers, f"{leftovers} {would}removed"),
+        (not report.complete, "stopped at the limit"),
+        (report.dry_run, "nothing was changed"),
+    )
+    return [*_expired(report), *(words for happened, words in told if happened)]
+
+
+def _expired(report: SweepReport) -> list[str]:
+    if not report.expired:
+        return ["none expired"]
+    parts = [f"{report.expired:,} expired ({size_text(report.freed)})"]
+    if report.oldest_overdue >= 1:
+        parts.append(f"oldest {span_text(report.oldest_overdue)} overdue")
     return parts
-
-
-def _plural(noun: str, number: int) -> str:
-    return noun if number == 1 else f"{noun}s"

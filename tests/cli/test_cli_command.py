@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from filesession.cli.command import commands
+from filesession.stores.entry import handle_of
 from filesession.stores.file.store import FileStore
 
 COMMANDS = ["janitor", "status", "doctor", "ls", "show", "destroy", "sweep", "genkey"]
+SAYS_SOMETHING = [
+    "ls",
+    "ls --json",
+    "status",
+    "status --json",
+    "doctor",
+    "sweep",
+    "--help",
+    "genkey",
+]
 WITH_DIRECTORY = ["janitor --once", "status", "ls", "show 0123", "destroy 0123", "sweep"]
 
 
@@ -30,6 +43,13 @@ def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         check=False,
         env={**os.environ, **environment},
     )
+
+
+def filled(store: FileStore, line: str) -> list[str]:
+    """The words of a line of ``SAYS_SOMETHING`` for a shell, with the directory put in."""
+    name, *rest = line.split()
+    directory = [] if name in {"--help", "genkey"} else [store.directory]
+    return [sys.executable, "-m", "filesession", name, *directory, *rest]
 
 
 def on(directory: object, line: str) -> Result:
@@ -53,6 +73,10 @@ def test_the_help_names_every_command_and_the_exit_codes() -> None:
     panel = result.output.split("Commands ─")[1].splitlines()
     told = [line.split()[1] for line in panel if line.startswith("│")]
     assert [name for name in told if name in COMMANDS] == COMMANDS
+
+
+def test_a_tool_that_imports_every_module_runs_no_command() -> None:
+    importlib.import_module("filesession.__main__")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -93,6 +117,71 @@ def test_what_the_command_does_not_know_is_exit_2(arguments: list[str]) -> None:
     assert "Usage:" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(["lss"], "ls"), (["show", ".", "--jsn"], "--json"), (["--hepl"], "--help")],
+)
+def test_what_is_nearly_right_is_told_what_it_nearly_was(arguments: list[str], name: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert f"is it {name}?" in result.stderr
+
+
+PASTED = "W7bTq0example-of-an-id-as-ours-are_0123456789"
+
+
+@pytest.mark.parametrize("pasted", [PASTED, f"-{PASTED}", f"--{PASTED}"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PASTED",
+        "-- PASTED",
+        "show DIR PASTED",
+        "show DIR -- PASTED",
+        "show DIR 7441 PASTED",
+        "show PASTED 7441 PASTED",
+        "show DIR --json=PASTED 7441",
+        "show DIR 7441 --PASTED",
+        "destroy DIR PASTED",
+        "destroy DIR --all PASTED",
+        "ls DIR PASTED",
+        "status DIR -- PASTED",
+        "sweep DIR --limit PASTED",
+        "janitor DIR --interval PASTED",
+        "genkey PASTED",
+    ],
+)
+def test_an_id_that_was_pasted_in_the_wrong_place_is_not_repeated(
+    store: FileStore, line: str, pasted: str
+) -> None:
+    words = line.replace("PASTED", pasted).replace("DIR", store.directory).split()
+    result = run(*words)
+    assert result.exit_code == 2
+    assert PASTED[1:20] not in result.output
+
+
+@pytest.mark.parametrize("command", ["show", "destroy"])
+@pytest.mark.parametrize("hyphens", ["-", "--"])
+def test_an_id_that_begins_like_an_option_is_told_what_a_handle_is(
+    store: FileStore, command: str, hyphens: str
+) -> None:
+    result = run(command, store.directory, hyphens + PASTED)
+    assert result.exit_code == 2
+    words = " ".join(result.stderr.replace("│", " ").split())
+    assert "4 to 32 hex digits" in words
+    assert "a session's id is none" in words
+
+
+@pytest.mark.parametrize("line", [*WITH_DIRECTORY, "doctor"])
+def test_an_empty_path_is_not_the_current_directory(
+    line: str, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store.directory)
+    result = on("", line)
+    assert result.exit_code == 2
+    assert "the path of the session directory is empty" in result.stderr
+
+
 @pytest.mark.parametrize("line", WITH_DIRECTORY)
 def test_a_directory_that_is_not_there_is_one_line_and_exit_2(line: str, tmp_path: Path) -> None:
     result = on(tmp_path / "nowhere", line)
@@ -120,6 +209,42 @@ def test_a_directory_without_sessions_is_one_line_and_exit_2(line: str, tmp_path
     assert result.exit_code == 2
     assert "is no session directory" in result.stderr
     assert list(other.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", [*WITH_DIRECTORY, "janitor", "doctor"])
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o1777])
+def test_no_command_is_offered_that_would_change_a_directory_which_never_was_ours(
+    line: str, mode: int, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sessions").mkdir()
+    (other / "sessions" / "notes.txt").touch()
+    other.chmod(mode)
+    result = on(other, line)
+    assert result.exit_code == 2
+    assert f"{other} is no session directory: it has no filesession.json" in result.stderr
+    assert "chmod" not in result.output
+    assert "python" not in result.output
+
+
+@pytest.mark.parametrize("line", ["status /", "doctor /", "ls /etc"])
+def test_nor_one_that_would_change_the_system(line: str) -> None:
+    result = run(*line.split())
+    assert result.exit_code == 2
+    assert "is no session directory" in result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("line", [*WITH_DIRECTORY, "janitor"])
+def test_root_is_told_to_look_as_the_user_whose_it_is(line: str, store: FileStore) -> None:
+    os.chown(store.directory, 1, -1)
+    result = on(store.directory, line)
+    name = pwd.getpwuid(1).pw_name
+    assert result.exit_code == 2
+    assert f"belongs to user {name} and this process runs as root" in result.stderr
+    assert f"sudo -u {name} filesession status {store.directory}\n" in result.stderr
+    assert "chown" not in result.stderr
 
 
 @pytest.mark.parametrize("line", WITH_DIRECTORY)
@@ -175,18 +300,55 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(store: FileStore, options: 
     assert writer.returncode == 128 + 13
 
 
-@pytest.mark.parametrize("line", ["sweep", "status", "doctor", "ls", "ls --json"])
+@pytest.mark.parametrize("line", SAYS_SOMETHING)
 def test_nor_is_a_reader_that_was_never_there(store: FileStore, line: str) -> None:
     store.create()
-    name, *rest = line.split()
     nobody, pipe = os.pipe()
     os.close(nobody)
-    command = [sys.executable, "-m", "filesession", name, store.directory, *rest]
+    command = filled(store, line)
     with os.fdopen(pipe, "w") as output:
         result = subprocess.run(
             command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=30, check=False
         )
     assert (result.returncode, result.stderr) == (128 + 13, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("line", SAYS_SOMETHING)
+def test_output_that_cannot_be_written_is_one_line_and_exit_2(
+    store: FileStore, line: str, unbuffered: str
+) -> None:
+    store.create()
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            filled(store, line),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.endswith("No space left on device\n")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", ">&- 2>&-"])
+@pytest.mark.parametrize("line", [*SAYS_SOMETHING, "destroy --all"])
+def test_output_that_nobody_wants_is_no_reason_to_fail(
+    store: FileStore, line: str, closed: str
+) -> None:
+    handle = handle_of(store.create().id)
+    usual = {"status": 3, "status --json": 3, "doctor": 1, "destroy --all": 2}.get(line, 0)
+    shell = ["sh", "-c", f'"$@" {closed}', "sh"]
+    for words in (filled(store, line), filled(store, f"show {handle}")):
+        result = subprocess.run(
+            [*shell, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+        )
+        assert result.returncode == (usual if words[3] != "show" else 0)
+        assert b"Traceback" not in result.stderr
 
 
 LOADS = """

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,9 +22,8 @@ from filesession.errors import StoreUnavailable
 from filesession.janitor.heartbeat import Heartbeat, write_heartbeat
 from filesession.janitor.leader import Leadership
 from filesession.stores.file.layout import Layout
-from filesession.stores.file.sessionfile import Snapshot
+from filesession.stores.file.sessionfile import Snapshot, look
 from filesession.stores.file.store import FileStore
-from filesession.stores.file.sweep import look
 
 BEAT = Heartbeat(
     pid=4242,
@@ -140,6 +142,23 @@ def open_session(store: FileStore) -> None:
     a_session(store).chmod(0o644)
 
 
+def open_manifest(store: FileStore) -> None:
+    inside(store, "filesession.json").chmod(0o666)
+
+
+def open_lock(store: FileStore) -> None:
+    inside(store, "janitor.lock").chmod(0o666)
+
+
+def open_heartbeat(store: FileStore) -> None:
+    inside(store, "janitor.json").chmod(0o644)
+
+
+def linked_lock(store: FileStore) -> None:
+    inside(store, "janitor.lock").unlink()
+    inside(store, "janitor.lock").symlink_to("/etc/hostname")
+
+
 def open_shard(store: FileStore) -> None:
     a_session(store).parent.chmod(0o755)
 
@@ -209,6 +228,10 @@ def from_the_future(store: FileStore) -> None:
         (open_session, "permissions", "sessions/"),
         (open_shard, "permissions", "sessions/"),
         (open_corrupt, "permissions", "corrupt"),
+        (open_manifest, "permissions", "filesession.json"),
+        (open_lock, "permissions", "janitor.lock"),
+        (open_heartbeat, "permissions", "janitor.json"),
+        (linked_lock, "access", "janitor.lock"),
         (open_secret, "secret", "is open to other users (mode 0640); whoever read it"),
         (short_secret, "secret", "too short"),
         (linked_secret, "secret", "no regular file"),
@@ -249,14 +272,13 @@ def test_what_belongs_to_another_user_is_found(
     assert list(wrong(store)) == [check]
 
 
-@pytest.mark.parametrize("ail", [open_session, open_shard, open_corrupt])
+@pytest.mark.parametrize("ail", [open_session, open_shard, open_corrupt, open_manifest])
 def test_the_command_given_for_permissions_mends_them(
     store: FileStore, leader: Leadership, ail: Callable[[FileStore], None]
 ) -> None:
     ail(store)
     mend = wrong(store)["permissions"].mend or ""
-    command, _, _ = mend.partition(" (")
-    assert os.system(command) == 0  # noqa: S605 - it is what a person would type
+    assert os.system(mend) == 0  # noqa: S605 - it is what a person would type
     assert wrong(store) == {}
     assert len(store) == 3
 
@@ -270,14 +292,111 @@ def test_the_command_given_for_times_in_the_future_mends_them(
     assert wrong(store) == {}
 
 
-def test_the_manifest_that_is_missing_is_made_anew_by_the_command_given(
-    store: FileStore, leader: Leadership, monkeypatch: pytest.MonkeyPatch
+def test_a_manifest_that_is_missing_is_not_to_be_made_with_options_of_nobodys(
+    store: FileStore, leader: Leadership
 ) -> None:
     no_manifest(store)
     mend = wrong(store)["manifest"].mend or ""
-    program = mend.removeprefix('python -c "').removesuffix('"')
-    exec(program, {})  # noqa: S102
+    assert "from a backup" in mend
+    assert "restart the application" in mend
+    assert "python" not in mend
+    FileStore(store.directory, idle_timeout=7200)  # what the application does
     assert wrong(store) == {}
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_directory_is_known_by_its_sessions_when_all_else_is_gone(
+    tmp_path: Path, depth: int
+) -> None:
+    store = FileStore(tmp_path / "others", shard_depth=depth)
+    store.create()
+    no_manifest(store)
+    assert "manifest" in wrong(store)
+
+
+def test_a_directory_never_used_is_none_to_examine(tmp_path: Path) -> None:
+    result = CliRunner().invoke(commands, ["doctor", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "is no session directory" in result.stderr
+
+
+def test_the_mend_for_a_manifest_that_is_no_file_moves_it_away(
+    store: FileStore, leader: Leadership
+) -> None:
+    path = inside(store, "filesession.json")
+    for kind in ("directory", "symlink"):
+        path.unlink()
+        if kind == "directory":
+            path.mkdir()
+        else:
+            path.symlink_to("/etc/hostname")
+        finding = wrong(store)["manifest"]
+        assert "is no regular file" in finding.what
+        assert os.system((finding.mend or "").partition(";")[0]) == 0  # noqa: S605
+        FileStore(store.directory, idle_timeout=7200)
+        assert list(wrong(store)) == ["foreign"]
+        shutil.move(inside(store, "filesession.json.old"), store.directory + ".old")
+
+
+def test_a_manifest_that_cannot_be_read_is_found(
+    store: FileStore, leader: Leadership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(layout: Layout) -> None:
+        msg = "reading it: Permission denied"
+        raise StoreUnavailable(msg)
+
+    monkeypatch.setattr(Layout, "read_manifest", refuse)
+    assert "chmod 600" in (wrong(store)["manifest"].mend or "")
+
+
+def test_the_mend_for_a_secret_names_the_restart_that_makes_it_work(store: FileStore) -> None:
+    open_secret(store)
+    mend = wrong(store)["secret"].mend or ""
+    assert mend.startswith(f"rm {inside(store, 'secret')}, then restart the application")
+
+
+def test_a_session_that_changed_just_now_is_for_a_later_sweep(
+    store: FileStore, leader: Leadership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged_session(store)
+    finding = wrong(store)["content"]
+    assert "changed within the last minute" in finding.what
+    assert finding.mend == f"in a minute: filesession sweep {store.directory}"
+    later = time.time() + 100
+    monkeypatch.setattr("filesession.cli.checks.time.time", lambda: later)
+    assert wrong(store)["content"].mend == f"filesession sweep {store.directory}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_command_given_for_what_is_anothers_makes_it_ours(
+    store: FileStore, leader: Leadership
+) -> None:
+    os.chown(a_session(store), 65534, -1)
+    mend = wrong(store)["permissions"].mend or ""
+    assert os.system(mend.removeprefix("sudo ")) == 0  # noqa: S605
+    assert wrong(store) == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("looker", [0, 2])
+def test_a_directory_of_another_user_is_for_that_user_to_look_at(
+    store: FileStore, looker: int, request: pytest.FixtureRequest
+) -> None:
+    os.chown(store.directory, 1, -1)
+    for parent in Path(store.directory).parents[:3]:
+        if parent.stat().st_uid == 0:
+            request.addfinalizer(partial(parent.chmod, parent.stat().st_mode & 0o7777))
+            parent.chmod(0o711)
+    os.seteuid(looker)
+    try:
+        (finding,) = examine(store.directory)
+    finally:
+        os.seteuid(0)
+    name = pwd.getpwuid(1).pw_name
+    assert f"belongs to user {name}" in finding.what
+    assert finding.mend == (
+        f"run it as that user: sudo -u {name} filesession doctor {store.directory}"
+    )
 
 
 def test_leftovers_of_writers_that_died_are_worth_a_note_once_they_are_old(
@@ -301,6 +420,10 @@ def test_leftovers_of_writers_that_died_are_worth_a_note_once_they_are_old(
 
 def test_a_janitor_that_hangs_or_fails_is_found(store: FileStore, leader: Leadership) -> None:
     write_heartbeat(store.directory, replace(BEAT, heartbeat_at=time.time() - 60))
+    leader.mark(time.time())
+    assert "its heartbeat is not written" in wrong(store)["janitor"].what
+    assert "end process" not in (wrong(store)["janitor"].mend or "")
+    leader.mark(time.time() - 60)
     assert "end process 4242" in (wrong(store)["janitor"].mend or "")
     failing = replace(BEAT, heartbeat_at=time.time(), last_error="the disk fails")
     write_heartbeat(store.directory, failing)
@@ -312,9 +435,13 @@ def test_a_symlink_to_a_directory_is_found_and_what_it_points_to_is_named(
 ) -> None:
     link = tmp_path / "link"
     link.symlink_to(store.directory)
-    (finding, *_) = examine(str(link))
+    (finding, *others) = examine(str(link))
     assert "is a symlink" in finding.what
     assert store.directory in (finding.mend or "")
+    assert [each.check for each in others] == [each.check for each in examine(store.directory)]
+    leader.resign()
+    mends = [each.mend for each in examine(str(link)) if each.level == "wrong"][1:]
+    assert mends == [f"filesession janitor {store.directory}"]
 
 
 @pytest.mark.parametrize("what", ["nothing", "file"])
@@ -372,7 +499,9 @@ def test_a_session_the_disk_does_not_give_is_found(
         raise StoreUnavailable(msg)
 
     monkeypatch.setattr("filesession.cli.checks.look", fail)
-    assert "cannot be read as a session" in wrong(store)["content"].what
+    finding = wrong(store)["reading"]
+    assert "cannot be read at all" in finding.what
+    assert "Input/output error" in finding.what
 
 
 def test_file_names_do_not_take_over_the_terminal(store: FileStore, leader: Leadership) -> None:

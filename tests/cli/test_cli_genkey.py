@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -54,7 +56,31 @@ def test_what_is_there_is_not_overwritten_nor_followed(tmp_path: Path, what: str
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     result = genkey("-o", str(tmp_path / "nowhere" / "key"))
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
+    directory = tmp_path / "nowhere"
+    assert result.stderr.startswith(f"error: there is no directory {directory}; make it first")
+
+
+@pytest.mark.parametrize("name", ["", "-"])
+def test_what_names_no_file_is_refused_and_no_key_is_shown(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = genkey("-o", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "-o takes the name of a new file" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_made_is_told_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = genkey("-o", str(tmp_path / ("x" * 300)))
+    assert result.exit_code == 2
+    assert result.stderr.endswith("cannot be made: File name too long\n")
+
+
+def test_the_help_names_only_what_there_is() -> None:
+    for word in re.findall(r"\b([A-Z][a-z]+[A-Z]\w+)\(", genkey("--help").output):
+        assert hasattr(importlib.import_module("filesession.asgi"), word)
 
 
 def test_a_key_that_cannot_be_written_whole_is_not_left_behind(

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from filesession.cli.command import commands
 from filesession.janitor.heartbeat import janitor_state
+from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
 
 
@@ -34,10 +35,10 @@ def janitor(store: FileStore, *options: str) -> Result:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--interval", "-5"], "interval must be seconds"),
-        (["--interval", "0"], "interval must be seconds"),
-        (["--interval", "nan"], "interval must be seconds"),
-        (["--interval", "1e30"], "interval must be seconds"),
+        (["--interval", "-5"], "interval must be from 0.1 to 2678400 seconds (31 days), not -5.0"),
+        (["--interval", "0"], "interval must be from 0.1 to 2678400 seconds"),
+        (["--interval", "nan"], "interval must be from"),
+        (["--interval", "1e30"], "interval must be from"),
         (["--cron", "every day"], "cron 'every day' cannot be read"),
         (["--cron", "0 0 30 2 *"], "never comes"),
         (["--interval", "5", "--cron", "* * * * *"], "not both"),
@@ -84,7 +85,17 @@ def test_the_command_leaves_logging_as_it_was(store: FileStore) -> None:
     assert (logger.level, logger.handlers) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_sweep_that_could_not_look_at_all_is_exit_2(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = SweepReport(started_at=0.0, seconds=0.0, examined=3, failed=1)
+    monkeypatch.setattr(FileStore, "sweep", lambda store, **options: report)
+    result = janitor(store, "--once")
+    assert result.exit_code == 2
+    assert "1 could not be read, deleted or set aside" in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_in_the_foreground_it_logs_with_the_time_and_ends_well(
     store: FileStore, number: signal.Signals
 ) -> None:

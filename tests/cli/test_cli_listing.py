@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +13,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from filesession.cli import listing
 from filesession.cli.command import commands
 from filesession.record import SessionInfo
 from filesession.stores.file.store import FileStore
@@ -51,7 +52,12 @@ def test_the_table_has_a_line_for_every_session(store: FileStore) -> None:
     for n in range(3):
         store.create({"n": n})
     head, *lines = ls(store).stdout.splitlines()
-    assert head.split() == ["handle", "size", "created", "last", "active", "expires"]
+    assert re.split("  +", head) == [
+        "handle",
+        "size created, local time",
+        "last active, local time",
+        "expires",
+    ]
     assert {line.split()[0] for line in lines} == {info.handle for info in store.scan()}
     assert all("now" in line and "in 17 min" in line for line in lines)
 
@@ -82,31 +88,34 @@ def test_an_empty_directory_says_so_beside_its_output(store: FileStore) -> None:
     assert result.stderr == f"no sessions in {store.directory}\n"
 
 
-def test_pages_make_one_table_and_no_more_than_a_page_is_held(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_session_is_printed_before_the_next_is_looked_at(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
-    handed = 0
     printed: list[int] = []
 
-    def endless(count: int) -> Iterator[SessionInfo]:
-        nonlocal handed
-        for number in range(count):
-            handed += 1
+    def watched() -> Iterator[SessionInfo]:
+        for number in range(3):
+            printed.append(sys.stdout.buffer.tell())
             yield SessionInfo(f"{number:032x}", 10, 0.0, 0.0, None)
 
-    table = listing._table
+    monkeypatch.setattr(FileStore, "scan", lambda store: watched())
+    ls(store, *options)
+    assert 0 == printed[0] < printed[1] < printed[2]
 
-    def watched(page: list[SessionInfo], now: float, *, first: bool, wide: bool) -> object:
-        printed.append(handed)
-        return table(page, now, first=first, wide=wide)
 
-    monkeypatch.setattr(FileStore, "scan", lambda store: endless(1200))
-    monkeypatch.setattr(listing, "_table", watched)
-    lines = ls(store).stdout.splitlines()
-    assert printed == [500, 1000, 1200]
-    assert len(lines) == 1201
-    assert len({len(line) for line in lines}) == 1
-    assert sum("handle" in line for line in lines) == 1
+def test_columns_are_as_wide_on_every_line_and_nothing_trails(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infos = [
+        SessionInfo(f"{number:032x}", 9 * 10**number, 1.7e9, 1.8e9, [None, 1.6e9][number % 2])
+        for number in range(9)
+    ]
+    monkeypatch.setattr(FileStore, "scan", lambda store: iter(infos))
+    head, *lines = ls(store).stdout.splitlines()
+    assert all(line[head.index("created") - 1] == " " for line in lines)
+    assert all(line[head.index("expires") :].startswith(("never", "expired")) for line in lines)
+    assert not any(line.endswith(" ") for line in (head, *lines))
 
 
 def test_a_time_no_calendar_has_is_no_reason_to_fail(

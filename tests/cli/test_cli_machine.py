@@ -65,12 +65,23 @@ def test_without_a_list_of_mounts_the_kind_is_unknown(mounts: str | None) -> Non
     ],
 )
 def test_what_follows_from_the_kind_is_told(
-    monkeypatch: pytest.MonkeyPatch, kind: str | None, level: str, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, level: str, words: str
 ) -> None:
     monkeypatch.setattr(machine, "mounted_as", lambda directory, mounts: kind)
-    (finding,) = machine.file_system("/x")
+    (finding,) = machine.file_system(str(tmp_path))
     assert (finding.level, finding.mend) == (level, None)
     assert words in finding.what
+
+
+def test_what_is_mounted_read_only_is_wrong_and_locks_are_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk(monkeypatch, f_flag=os.ST_RDONLY)
+    (finding,) = machine.file_system("/x")
+    assert finding.level == "wrong"
+    assert "read-only" in finding.what
+    assert "remount,rw" in (finding.mend or "")
+    assert list(machine.locking("/x")) == []
 
 
 def test_this_machine_tells_its_own_mounts(tmp_path: Path) -> None:
@@ -145,3 +156,8 @@ def test_limits_too_low_to_watch_a_directory_are_worth_a_note(
     monkeypatch.setattr(machine, "_INOTIFY", str(tmp_path))
     (finding,) = machine.inotify(257)
     assert (finding.level, finding.mend) == (level, mend)
+
+
+def test_one_directory_is_not_directories() -> None:
+    (finding,) = machine.inotify(1)
+    assert "1 directory of" in finding.what or "no limits" in finding.what

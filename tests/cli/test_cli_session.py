@@ -64,8 +64,27 @@ def test_showing_gives_what_is_known_and_the_data(store: FileStore, handle: str)
         "created_at": info.created_at,
         "accessed_at": info.accessed_at,
         "expires_at": info.expires_at,
+        "idle_timeout": 1000.0,
+        "absolute_timeout": None,
+        "cookie": {},
         "data": DATA,
     }
+
+
+def test_showing_tells_what_the_session_has_of_its_own(store: FileStore) -> None:
+    record = store.create(
+        idle_timeout=86400, absolute_timeout=float("inf"), cookie={"max_age": 86400}
+    )
+    shown = json.loads(run("show", store.directory, handle_of(record.id) or "").stdout)
+    assert (shown["idle_timeout"], shown["absolute_timeout"]) == (86400.0, None)
+    assert shown["cookie"] == {"max_age": 86400}
+
+
+def test_what_goes_while_it_is_shown_is_shown_as_far_as_it_was_read(
+    store: FileStore, handle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filesession.cli.session.look", lambda path, handle: None)
+    assert json.loads(run("show", store.directory, handle).stdout)["data"] == DATA
 
 
 def test_showing_changes_nothing(store: FileStore, handle: str) -> None:
@@ -184,6 +203,13 @@ def test_without_a_terminal_nobody_can_be_asked_and_all_stay(store: FileStore, a
     assert result.exit_code == 2
     assert "add --yes" in result.stderr
     assert len(store) == 1
+
+
+def test_one_session_is_not_sessions(store: FileStore) -> None:
+    store.create()
+    assert run("destroy", store.directory, "--all", "--yes").stdout == (
+        "destroyed 1 live session\n"
+    )
 
 
 def test_all_are_destroyed_when_that_is_meant(store: FileStore) -> None:

@@ -92,7 +92,19 @@ def test_what_cannot_be_read_is_counted_before_and_after_it_is_set_aside(
     store.sweep()
     result = status(store)
     assert line(result, "unreadable") == ""
-    assert line(result, "set aside") == "1 unreadable files in corrupt/"
+    assert line(result, "set aside") == "1 unreadable file in corrupt/"
+
+
+def test_what_a_sweep_could_not_do_or_would_mend_is_told(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = SweepReport(started_at=0.0, seconds=0.0, failed=2, mended=1, dry_run=True)
+    monkeypatch.setattr(FileStore, "sweep", lambda store, **options: report)
+    result = status(store)
+    assert line(result, "failing").startswith("2 sessions could not be read")
+    assert line(result, "wrong times").startswith("1 dated in the future")
+    told = json.loads(status(store, "--json").stdout)
+    assert (told["failed"], told["dated_ahead"]) == (2, 1)
 
 
 def test_ages_are_bars(store: FileStore) -> None:
@@ -116,9 +128,11 @@ def test_a_janitor_that_ended_is_told_of(store: FileStore, beat: Heartbeat) -> N
     write_heartbeat(store.directory, replace(beat, heartbeat_at=time.time() - 600))
     result = status(store)
     assert result.exit_code == 3
-    assert "the last one was heard of 10 min ago" in line(result, "janitor")
+    assert "the last one spoke 10 min ago" in line(result, "janitor")
     assert "swept 7 sessions" in line(result, "last sweep")
     assert line(result, "next sweep") == ""
+    write_heartbeat(store.directory, replace(beat, heartbeat_at=time.time()))
+    assert "the last one spoke just now" in line(status(store), "janitor")
 
 
 def test_a_janitor_that_leads_and_says_so_is_alive(store: FileStore, beat: Heartbeat) -> None:
@@ -131,6 +145,18 @@ def test_a_janitor_that_leads_and_says_so_is_alive(store: FileStore, beat: Heart
     assert line(result, "last sweep").endswith(": swept 7 sessions in 0.10 s: none expired")
     assert line(result, "next sweep").endswith(", in 30 s")
     assert line(result, "last error") == ""
+
+
+def test_a_janitor_that_has_not_swept_yet_is_alive_and_has_nothing_to_tell(
+    store: FileStore, beat: Heartbeat
+) -> None:
+    leader = Leadership(store.directory)
+    leader.try_lead()
+    write_heartbeat(store.directory, replace(beat, last_sweep=None))
+    result = status(store)
+    assert result.exit_code == 0
+    assert "last sweep" not in result.stdout
+    assert line(result, "next sweep").endswith(", in 30 s")
 
 
 def test_what_a_janitor_is_busy_with_is_told(store: FileStore, beat: Heartbeat) -> None:
@@ -154,11 +180,29 @@ def test_a_janitor_that_says_nothing_hangs_and_is_not_alive(
 ) -> None:
     leader = Leadership(store.directory)
     leader.try_lead()
-    assert line(status(store), "janitor") == "one leads and has said nothing yet"
+    leader.mark(time.time() - 60)
+    assert "has never spoken" in line(status(store), "janitor")
+    assert status(store).exit_code == 3
     write_heartbeat(store.directory, replace(beat, heartbeat_at=time.time() - 60))
     result = status(store)
     assert result.exit_code == 3
     assert "hangs: process 4242 on here" in line(result, "janitor")
+
+
+@pytest.mark.parametrize("spoke", [None, 600])
+def test_a_janitor_that_cannot_write_its_heartbeat_is_alive_and_does_not_hang(
+    store: FileStore, beat: Heartbeat, spoke: float | None
+) -> None:
+    if spoke is not None:
+        write_heartbeat(store.directory, replace(beat, heartbeat_at=time.time() - spoke))
+    leader = Leadership(store.directory)
+    leader.try_lead()
+    leader.mark(time.time())
+    result = status(store)
+    assert result.exit_code == 0
+    words = line(result, "janitor")
+    assert words.startswith("alive, but its heartbeat is not written")
+    assert "the disk is full" in words
 
 
 def test_json_has_all_of_it(store: FileStore, beat: Heartbeat) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from filesession.cli.command import commands
+from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
 
 
@@ -47,6 +49,20 @@ def test_a_dry_run_tells_and_removes_nothing(store: FileStore) -> None:
 def test_a_limit_is_kept_and_told(store: FileStore) -> None:
     assert "2 expired" in sweep(store, "--limit", "2").stdout
     assert len(store) == 3
+
+
+def test_what_could_not_be_swept_and_what_was_mended_are_told_and_the_first_is_exit_2(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = SweepReport(started_at=0.0, seconds=0.0, examined=9, failed=2, mended=1)
+    monkeypatch.setattr(FileStore, "sweep", lambda store, **options: report)
+    result = sweep(store)
+    assert result.exit_code == 2
+    assert "2 could not be read, deleted or set aside" in result.stdout
+    assert "1 dated in the future set to now" in result.stdout
+    well = replace(report, failed=0)
+    monkeypatch.setattr(FileStore, "sweep", lambda store, **options: well)
+    assert sweep(store).exit_code == 0
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", "1.5"])

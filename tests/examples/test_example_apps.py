@@ -74,8 +74,20 @@ def test_a_visit_a_login_and_a_logout_obey_the_protocol(ask: Ask) -> None:
     assert "You are logged out" in ask("GET", "/").text
 
 
-def test_a_head_request_is_answered(ask: Ask) -> None:
-    assert ask("HEAD", "/").status_code == 200
+def test_a_head_request_is_answered_without_a_body(ask: Ask) -> None:
+    answer = ask("HEAD", "/")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) > 1000
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_what_the_page_cannot_do_is_refused_and_counts_for_no_visit(
+    ask: Ask, module: ModuleType, method: str
+) -> None:
+    answer = ask(method, "/")
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["allow"]
+    assert len(module.store) == 0
 
 
 @pytest.mark.parametrize("path", ["/", "/cart/add"])

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,31 @@ def form(client: httpx.Client) -> dict[str, str]:
     return {"csrf": found[1]}
 
 
-def test_sigterm_ends_it_well_too(shop: Shop, is_open: Any) -> None:
-    shop.process.terminate()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP])
+def test_other_signals_end_it_well_too(
+    shop: Shop, alive: Any, is_open: Any, until: Any, number: signal.Signals
+) -> None:
+    family = alive(shop.process.pid)
+    shop.process.send_signal(number)
     assert shop.end() == 0
+    assert not is_open(shop.port)
+    until(lambda: not any(alive(pid) for pid in family))
+
+
+@both
+def test_when_it_is_killed_nothing_of_it_stays(
+    shop: Shop, alive: Any, is_open: Any, until: Any
+) -> None:
+    until(lambda: len(alive(shop.process.pid)) >= 6)  # a server, two workers, a janitor, a guard
+    family = alive(shop.process.pid)
+    shop.process.kill()
+    assert shop.end() == -signal.SIGKILL
+    try:
+        until(lambda: not any(alive(pid) for pid in family))
+    finally:
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     assert not is_open(shop.port)
 
 
@@ -150,11 +173,19 @@ def refused(*arguments: str, **environment: str) -> str:
     return line
 
 
-def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_one_line_that_says_how_to_choose_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        line = refused("--port", str(port), "--dir", str(tmp_path / "sessions"))
-    assert line == f"port {port} is taken; choose another with --port"
+        arguments = ("--port", str(port), "--dir", str(tmp_path / "sessions"))
+        monkeypatch.delenv("MAKELEVEL", raising=False)
+        by_hand = refused(*arguments)
+        by_make = refused(*arguments, MAKELEVEL="1")
+    taken = f"port {port} is taken; choose another, for example:"
+    another = port + 1 if port < 65535 else port - 1
+    assert by_hand == f"{taken} --port {another}"
+    assert by_make == f"{taken} make run PORT={another}"
     assert not (tmp_path / "sessions").exists()
 
 

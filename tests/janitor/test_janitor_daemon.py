@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 
 import filesession
-from filesession.errors import ConfigurationError, StoreUnavailable
+from filesession.errors import ConfigurationError, FilesessionError, StoreFull, StoreUnavailable
 from filesession.janitor import Janitor
-from filesession.janitor.heartbeat import BEAT, HEARTBEAT, janitor_state, read_heartbeat
+from filesession.janitor.heartbeat import BEAT, FRESH, HEARTBEAT, janitor_state, read_heartbeat
 from filesession.janitor.leader import LOCK, Leadership, is_led
+from filesession.janitor.place import Place
 from filesession.record import SessionInfo, SweepReport
 from filesession.stores.file.store import FileStore
 from filesession.stores.memory import MemoryStore
@@ -123,9 +125,146 @@ def test_a_path_will_do(store: FileStore) -> None:
     assert Janitor(Path(store.directory)).sweep_once().examined == 1
 
 
-def test_a_path_without_a_session_directory_is_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def by_path(tmp_path: Path) -> Iterator[Janitor]:
+    """A janitor that was given a path with nothing there, and whose looks a test takes itself."""
+    janitor = Janitor(tmp_path / "sessions", interval=3600)
+    yield janitor
+    if janitor._leads:
+        janitor._step_down()
+
+
+def not_there(path: Path) -> None:
+    """As on a first start."""
+
+
+def empty(path: Path) -> None:
+    path.mkdir(0o700)
+
+
+def empty_and_readable(path: Path) -> None:
+    path.mkdir(0o755)
+    path.chmod(0o755)
+
+
+def about_to_be_used(path: Path) -> None:
+    path.mkdir(0o700)
+    (path / "filesession.json.0123456789ab.tmp").touch()
+
+
+@pytest.mark.parametrize("made", [not_there, empty, empty_and_readable, about_to_be_used])
+def test_a_path_where_no_application_has_been_yet_is_waited_for_and_that_is_told_once(
+    made: Callable[[Path], None], tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "sessions"
+    made(path)
+    janitor = Janitor(path, interval=3600)
+    before = sorted(tmp_path.rglob("*"))
+    for _ in range(3):
+        janitor._tick()
+    waiting = f"waiting for {path}: no application has opened its store yet"
+    assert messages(log) == [waiting]
+    assert sorted(tmp_path.rglob("*")) == before
+    FileStore(path).create()
+    janitor._tick()
+    try:
+        assert messages(log) == [waiting, f"leading {path}"]
+        assert janitor._due.wait(DEADLINE)
+        assert janitor.sweep_once().examined == 1
+    finally:
+        janitor._step_down()
+
+
+def test_a_path_that_is_waited_for_and_then_vanishes_is_waited_for_again(
+    by_path: Janitor, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "sessions"
+    for depth in (1, 2):
+        by_path._tick()
+        FileStore(path, shard_depth=depth).create()
+        by_path._tick()
+        assert messages(log)[-1] == f"leading {path}"
+        assert by_path.sweep_once().examined == 1
+        shutil.rmtree(path)
+        log.clear()
+        for _ in range(3):
+            by_path._tick()
+        (line,) = messages(log)
+        assert line.startswith(f"{path} has vanished or was replaced")
+
+
+def a_file(path: Path) -> None:
+    path.touch()
+
+
+def a_symlink(path: Path) -> None:
+    path.symlink_to("elsewhere")
+
+
+def below_a_file(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.touch()
+
+
+def something_else(path: Path) -> None:
+    path.mkdir(0o700)
+    (path / "notes.txt").touch()
+
+
+def open_to_all(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+
+
+def broken(path: Path) -> None:
+    path.mkdir(0o700)
+    (path / "filesession.json").write_text('{"format": 1}')
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (a_file, "is not a directory"),
+        (a_symlink, "is a symlink"),
+        (below_a_file, "Not a directory"),
+        (something_else, "is no session directory"),
+        (open_to_all, "chmod 700"),
+        (broken, "is no manifest"),
+    ],
+)
+def test_what_waiting_would_not_mend_is_refused_and_later_complained_of_once(
+    made: Callable[[Path], None], words: str, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "above" / "sessions"
+    path.parent.mkdir()
+    janitor = Janitor(path)
+    made(path)
+    with pytest.raises(FilesessionError, match=words):
+        Janitor(path)
+    if made is not broken:
+        janitor._tick()
+        janitor._tick()
+        (line,) = messages(log)
+        assert words in line
+        assert not janitor._leads
+
+
+def test_a_single_sweep_waits_for_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no directory"):
-        Janitor(tmp_path / "nowhere")
+        Janitor(tmp_path / "nowhere").sweep_once()
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_what_can_be_no_path_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="the path of the session directory"):
+        Janitor(path)
+
+
+def test_a_path_can_be_looked_through(store: FileStore) -> None:
+    store.create()
+    assert [info.handle for info in Place(store.directory, FileStore.open).scan()] == [
+        next(store.scan()).handle
+    ]
 
 
 @pytest.mark.parametrize("store", [None, 5, {}])
@@ -256,6 +395,45 @@ def test_a_heartbeat_that_cannot_be_written_is_told_once_and_ends_nothing(
     janitor._beat()
     assert messages(log)[1:] == ["cannot write the heartbeat: no space left"]
     assert janitor._leads
+
+
+def test_on_a_full_disk_a_leader_is_alive_and_says_once_what_fails_and_once_that_it_is_over(
+    looks: Callable[[], Janitor],
+    store: FileStore,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    def full(directory: str, beat: object) -> None:
+        msg = "no space left"
+        raise StoreFull(msg)
+
+    monkeypatch.setattr("filesession.janitor.daemon.write_heartbeat", full)
+    janitor = looks()
+    janitor._tick()
+    for _ in range(3):
+        clock.now += FRESH
+        janitor._sweeper.sweep_or_complain()  # which goes well, and is no end to that
+        janitor._beat()
+        assert janitor_state(store.directory, clock.now) == ("alive", None)
+    monkeypatch.undo()
+    log.set_level(logging.INFO, "filesession.janitor")
+    janitor._beat()
+    janitor._beat()
+    told = [line for line in messages(log)[1:] if not line.startswith("swept")]
+    assert told == ["cannot write the heartbeat: no space left", "the heartbeat is written again"]
+
+
+def test_a_lock_that_cannot_be_dated_is_told_like_a_heartbeat_that_cannot_be_written(
+    looks: Callable[[], Janitor], monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    def fail(target: object, times: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    janitor = looks()
+    monkeypatch.setattr("filesession.janitor.leader.os.utime", fail)
+    janitor._tick()
+    assert messages(log)[1].startswith("cannot write the heartbeat: dating ")
 
 
 def test_a_leader_whose_schedule_cannot_start_lets_another_lead(
@@ -542,14 +720,34 @@ def test_running_outside_the_main_thread_is_refused(store: FileStore) -> None:
     assert not is_led(store.directory)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_hangup_that_whoever_started_it_wants_ignored_stays_so(store: FileStore) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        janitor = Janitor(store, interval=3600)
+
+        def send() -> None:
+            wait_until(lambda: janitor._sweeper.last is not None)
+            os.kill(os.getpid(), signal.SIGHUP)
+            ignored.append(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        ignored: list[bool] = []
+        threading.Thread(target=send).start()
+        janitor.run()
+        assert ignored == [True]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_running_ends_with_a_signal_and_gives_the_handlers_back(
     store: FileStore, log: pytest.LogCaptureFixture, number: signal.Signals
 ) -> None:
     def own_handler(number: int, frame: object) -> None:
         pytest.fail("the signal was the janitor's")
 
-    before = [signal.signal(each, own_handler) for each in (signal.SIGTERM, signal.SIGINT)]
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(each, own_handler) for each in numbers]
     try:
         janitor = Janitor(store, interval=3600)
 
@@ -559,11 +757,10 @@ def test_running_ends_with_a_signal_and_gives_the_handlers_back(
 
         threading.Thread(target=send).start()
         janitor.run()
-        after = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-        assert after == [own_handler, own_handler]
+        assert [signal.getsignal(each) for each in numbers] == [own_handler] * 3
     finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
+        for each, handler in zip(numbers, before, strict=True):
+            signal.signal(each, handler)
     assert f"{number.name}: stopping" in messages(log)
     assert not is_led(store.directory)
 

@@ -127,6 +127,21 @@ def test_a_leader_with_a_fresh_heartbeat_is_alive(directory: str) -> None:
     assert janitor_state(directory, NOW + 1) == ("alive", BEAT)
 
 
+def test_a_leader_that_gave_a_sign_lately_does_not_hang_whatever_its_heartbeat(
+    directory: str,
+) -> None:
+    leader = Leadership(directory)
+    leader.try_lead()
+    leader.mark(NOW)
+    assert janitor_state(directory, NOW + FRESH) == ("alive", None)
+    assert janitor_state(directory, NOW + FRESH + 1) == ("hung", None)
+    write_heartbeat(directory, BEAT)
+    leader.mark(NOW + 600)
+    assert janitor_state(directory, NOW + 600) == ("alive", BEAT)
+    leader.resign()
+    assert janitor_state(directory, NOW + 600) == ("absent", BEAT)
+
+
 def test_a_leader_that_says_nothing_hangs(directory: str) -> None:
     leader = Leadership(directory)
     leader.try_lead()

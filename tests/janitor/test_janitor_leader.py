@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from filesession.errors import StoreUnavailable
-from filesession.janitor.leader import LOCK, Leadership, is_led
+from filesession.janitor.leader import LOCK, Leadership, is_led, marked_at
 from filesession.stores.file.store import FileStore
 
 
@@ -118,6 +119,40 @@ def test_a_directory_that_is_a_file_now_is_not_led(directory: str) -> None:
     assert not claim.still_leads()
 
 
+def test_only_a_leader_dates_the_lock(directory: str) -> None:
+    assert marked_at(directory) is None
+    first, second = Leadership(directory), Leadership(directory)
+    first.try_lead()
+    second.try_lead()
+    first.mark(1000.0)
+    second.mark(2000.0)
+    assert marked_at(directory) == 1000.0
+
+
+def test_a_lock_that_cannot_be_looked_at_is_told(directory: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailable, match=r"looking at .*Not a directory"):
+        marked_at(str(tmp_path / "file"))
+
+
+def test_on_a_file_system_that_is_read_only_it_can_be_told_whether_someone_leads(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = Leadership(directory)
+    leader.try_lead()
+    opening = os.open
+
+    def open_to_read_only(path: str, flags: int, *more: int) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opening(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", open_to_read_only)
+    assert is_led(directory)
+    leader.resign()
+    assert not is_led(directory)
+
+
 def test_an_empty_mount_point_gets_no_lock_file(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="has vanished"):
         Leadership(str(tmp_path)).try_lead()
@@ -168,7 +203,7 @@ def test_asking_whether_a_directory_is_led_does_not_take_the_lead(directory: str
 
 LEADS_AND_FORKS = """
 import os, sys
-from filesession.janitor.leader import Leadership
+from filesession.janitor.leader import Leadership, marked_at
 claim = Leadership(sys.argv[1])
 assert claim.try_lead()
 if os.fork() == 0:

@@ -104,7 +104,7 @@ def test_an_interval_is_seconds_or_a_timedelta(interval: Any, seconds: float) ->
     ],
 )
 def test_an_interval_that_cannot_be_is_refused(interval: Any) -> None:
-    with pytest.raises(ConfigurationError, match="interval must be seconds"):
+    with pytest.raises(ConfigurationError, match=r"interval must be from 0\.1 to \d+ seconds"):
         schedule(interval=interval)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -105,6 +106,40 @@ def test_after_a_sweep_that_went_well_the_same_reason_is_news_again(
     assert works.last is NOTHING
 
 
+def test_what_fails_goes_on_failing_when_another_thing_works_again(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    complaints = Complaints(LOG)
+    complaints.say("cannot sweep", "the disk fails")
+    complaints.say("cannot lead", "it is locked")
+    complaints.over("cannot lead", "can lead again")
+    complaints.over("cannot lead", "can lead again")
+    complaints.say("cannot sweep", "the disk fails")
+    assert len(lines(log, logging.ERROR)) == 2
+    assert lines(log, logging.INFO) == ["can lead again"]
+
+
+def test_a_sweep_that_could_not_look_at_all_is_complained_of_once_and_its_end_is_told(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    partly = replace(SOMETHING, failed=1, failure="the disk fails")
+    worse = replace(SOMETHING, failed=2, failure="the disk fails")
+    works = sweeper(partly, worse, SOMETHING, partly)
+    works.sweep_or_complain()
+    told = "could not be read, deleted or set aside, the first: the disk fails"
+    assert works.error == f"1 session {told}"
+    works.sweep_or_complain()
+    assert works.error == f"2 sessions {told}"
+    assert works.last is worse
+    (line,) = lines(log, logging.ERROR)
+    assert line == "cannot sweep every session: the disk fails; the rest was swept"
+    works.sweep_or_complain()
+    assert works.error is None
+    assert "every session can be swept again" in lines(log, logging.INFO)
+    works.sweep_or_complain()
+    assert len(lines(log, logging.ERROR)) == 2
+
+
 def test_an_error_nobody_expected_is_told_with_its_traceback(
     log: pytest.LogCaptureFixture,
 ) -> None:
@@ -121,5 +156,5 @@ def test_reasons_without_end_take_no_memory_without_end(log: pytest.LogCaptureFi
     complaints = Complaints(LOG)
     for number in range(MOST + 50):
         complaints.say("cannot sweep", f"session {number}")
-    assert len(complaints._said) == MOST
+    assert len(complaints._said["cannot sweep"]) == MOST
     assert len(lines(log, logging.ERROR)) == MOST + 50

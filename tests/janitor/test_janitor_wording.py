@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from filesession.janitor.wording import is_uneventful, size_text, span_text, sweep_text
+from filesession.janitor.wording import counted, is_uneventful, size_text, span_text, sweep_text
 from filesession.record import SweepReport
 
 
@@ -70,6 +70,27 @@ def report(**members: Any) -> SweepReport:
             ),
         ),
         (
+            {"failed": 2, "mended": 1},
+            (
+                "swept 1,204 sessions in 0.31 s: none expired, 2 could not be read, deleted or set"
+                " aside, 1 dated in the future set to now"
+            ),
+        ),
+        (
+            {"young": 2},
+            (
+                "swept 1,204 sessions in 0.31 s: none expired,"
+                " 2 unreadable, but young: left for a later sweep"
+            ),
+        ),
+        (
+            {"mended": 4, "dry_run": True},
+            (
+                "looked through 1,204 sessions in 0.31 s: none expired,"
+                " 4 dated in the future would be set to now, nothing was changed"
+            ),
+        ),
+        (
             {"corrupt": 3, "leftovers": 2, "dry_run": True},
             (
                 "looked through 1,204 sessions in 0.31 s: none expired,"
@@ -83,7 +104,21 @@ def test_a_sweep_is_one_line(members: dict[str, Any], words: str) -> None:
     assert sweep_text(report(**members)) == words
 
 
-@pytest.mark.parametrize("event", ["expired", "busy", "corrupt", "leftovers"])
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [
+        (0, "session", "0 sessions"),
+        (1, "session", "1 session"),
+        (1204, "session", "1,204 sessions"),
+        (1, "directory", "1 directory"),
+        (257, "directory", "257 directories"),
+    ],
+)
+def test_what_is_counted_is_in_the_right_number(number: int, noun: str, words: str) -> None:
+    assert counted(number, noun) == words
+
+
+@pytest.mark.parametrize("event", ["expired", "busy", "corrupt", "failed", "mended", "leftovers"])
 def test_a_sweep_is_uneventful_unless_something_happened(event: str) -> None:
     assert is_uneventful(report())
     assert not is_uneventful(report(**{event: 1}))

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filesession.codec import JSONCodec
-from filesession.errors import ConfigurationError, ConflictError, SessionGone
+from filesession.errors import ConfigurationError, ConflictError, SessionGone, StoreUnavailable
 from filesession.lifetime import UNSET, Lifetime
 from filesession.record import NO_OVERRIDES, SessionRecord
 from filesession.stores.entry import (
     Entry,
     accessed_at,
     check_conflict,
+    decoded,
     handle_of,
     merged,
     new_handle,
@@ -161,6 +162,30 @@ class TestSavedAs:
     def test_no_cookie_attributes_are_one_and_the_same(self) -> None:
         assert saved(entry(cookie={"max_age": 1}), cookie={}).cookie is NO_OVERRIDES
 
+    def test_cookie_attributes_of_two_are_merged_by_name(self) -> None:
+        before = entry(cookie={"max_age": 1, "path": "/", "priority": "low"})
+        base = record_of(before)
+        later = saved(before, cookie={"max_age": 2, "path": "/", "secure": True})
+        ours = {"max_age": 1, "path": "/shop", "priority": "low"}
+        assert saved(later, base=base, cookie=ours).cookie == {
+            "max_age": 2,
+            "secure": True,
+            "path": "/shop",
+        }
+
+    def test_true_is_another_attribute_than_one(self) -> None:
+        before = entry(cookie={"secure": 1})
+        base = record_of(before)
+        later = saved(before, cookie={"secure": False})
+        assert saved(later, base=base, cookie={"secure": True}).cookie == {"secure": True}
+
+    @pytest.mark.parametrize("how", [{"conflict": "overwrite"}, {"base": None}], ids=repr)
+    def test_without_a_merge_they_are_replaced_as_a_whole(self, how: Any) -> None:
+        before = entry()
+        later = saved(before, cookie={"max_age": 2})
+        how = {"base": record_of(before)} | how
+        assert saved(later, cookie={"secure": True}, **how).cookie == {"secure": True}
+
     def test_a_record_does_not_hand_out_the_cookie_attributes_to_change(self) -> None:
         kept = saved(entry(), cookie={"max_age": 1})
         with pytest.raises(TypeError):
@@ -169,6 +194,18 @@ class TestSavedAs:
     def test_an_unknown_mode_is_named_with_those_there_are(self) -> None:
         with pytest.raises(ConfigurationError, match="error, merge, overwrite, not 'newest'"):
             check_conflict("newest")
+
+    @pytest.mark.parametrize("wrong", [[], {}, {"merge"}, None, 1], ids=repr)
+    def test_so_is_what_is_no_text(self, wrong: Any) -> None:
+        with pytest.raises(ConfigurationError, match="conflict must be one of error, merge"):
+            check_conflict(wrong)
+
+
+class TestDecoded:
+    def test_what_its_codec_cannot_read_is_whole_and_unavailable(self) -> None:
+        with pytest.raises(StoreUnavailable, match="the codec that wrote it") as raised:
+            decoded(b"not json", CODEC)
+        assert raised.value.__cause__ is not None
 
 
 class TestAccessed:

@@ -411,7 +411,7 @@ print(FileStore(sys.argv[2]).signing_key().hex())
         secret = directory / "secret"
         secret.write_text(content)
         secret.chmod(0o600)
-        with pytest.raises(ConfigurationError, match=f"rm {secret}$"):
+        with pytest.raises(ConfigurationError, match=f"rm {secret}, then restart the application"):
             store.signing_key()
         assert secret.read_text() == content
 

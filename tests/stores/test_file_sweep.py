@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from pathlib import Path
@@ -320,7 +321,8 @@ class TestDamage:
     ) -> None:
         store.create(sid="chosen")
         raw.path("chosen").write_bytes(b"")
-        assert store.sweep().corrupt == 0
+        report = store.sweep()
+        assert (report.corrupt, report.young) == (0, 1)
         assert raw.files() == [raw.path("chosen")]
 
     def test_what_is_no_file_is_set_aside_at_once(
@@ -400,10 +402,12 @@ class TestDamage:
         store.create(sid="chosen")
         raw.path("chosen").write_bytes(b"damage")
         raw.corrupt.write_text("no directory")
+        caplog.set_level(logging.DEBUG)
         report = store.sweep()
         assert (report.corrupt, report.failed) == (0, 1)
-        assert f"moving the unreadable {raw.path('chosen')} to {raw.corrupt}" in caplog.text
-        assert "Not a directory; the sweep goes on" in caplog.text
+        doing = f"moving the unreadable {raw.path('chosen')} to {raw.corrupt}, a directory of ours"
+        assert report.failure == f"{doing}: Not a directory"
+        assert f"{report.failure}; the sweep goes on" in caplog.text
 
 
 class TestLeftovers:

@@ -6,9 +6,8 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Final
+from typing import Final
 
-from filesession.codec import dump_document
 from filesession.errors import store_error
 
 OPEN_TO_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -46,7 +45,7 @@ def _content(descriptor: int) -> bytes:
     return content
 
 
-def write_document(path: str, members: dict[str, Any], *, durable: bool = False) -> None:
+def write_document(path: str, content: bytes, *, durable: bool = False) -> None:
     """Replace a small file of ours in one step, 0600.
 
     Raises:
@@ -54,7 +53,7 @@ def write_document(path: str, members: dict[str, Any], *, durable: bool = False)
     """
     temporary = f"{path}.{secrets.token_hex(6)}.tmp"
     try:
-        write_new(temporary, dump_document(members), durable=durable)
+        write_new(temporary, content, durable=durable)
         os.rename(temporary, path)
         if durable:
             sync_directory(os.path.dirname(path))

@@ -33,14 +33,17 @@ from filesession.stores.file.documents import (
     write_new,
 )
 from filesession.stores.file.manifest import DEEPEST, FORMAT, Manifest, manifest_of
-from filesession.stores.file.ownership import check_ours, prepare
+from filesession.stores.file.ownership import MANIFEST, check_ours, prepare
 
-MANIFEST: Final = "filesession.json"
 SECRET: Final = "secret"  # noqa: S105 - a file's name
 SESSIONS: Final = "sessions"
 CORRUPT: Final = "corrupt"
 
 SECRET_BYTES: Final = 32
+_RESTART: Final = (
+    "restart the application (its workers use the key they have until then; all log in again)"
+)
+
 _log = logging.getLogger("filesession.store")
 
 _HANDLE: Final = re.compile(rf"[0-9a-f]{{{HANDLE_LENGTH}}}\Z")
@@ -102,6 +105,9 @@ class Layout:
             durable,
         )
         layout = cls(directory, depth)
+        if found is None:
+            with suppress(PermissionError):  # it may be ours to write in, and not to read
+                sync_directory(os.path.dirname(directory))
         if found is None and not layout._begin(wanted):
             return cls.agreed(directory, shard_depth, lifetime, durable=durable)
         if found is not None and wanted != found:
@@ -285,7 +291,7 @@ class Layout:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest; it survives a power cut from here on."""
-        write_document(self._manifest, asdict(manifest), durable=True)
+        write_document(self._manifest, dump_document(asdict(manifest)), durable=True)
 
     def signing_key(self) -> bytes:
         """The key in ``secret``, made at the first call; whoever comes second gets the first's.
@@ -331,13 +337,13 @@ def _read_key(path: str) -> bytes:
     except OSError as error:
         raise store_error(error, f"reading {path}") from error
     if not stat.S_ISREG(status.st_mode):
-        msg = f"{path} is no regular file; move it away to have a key made: mv {path} {path}.old"
+        msg = f"{path} is no regular file; have a key made: mv {path} {path}.old, then {_RESTART}"
         raise ConfigurationError(msg)
     if status.st_mode & 0o077:
-        msg = f"{path} can be read by other users; make a new one: rm {path} (all log in again)"
+        msg = f"{path} can be read by other users; have a new one made: rm {path}, then {_RESTART}"
         raise ConfigurationError(msg)
     key = (read_document(path) or b"").strip()
     if len(key) < SECRET_BYTES:
-        msg = f"{path} holds no key; remove it to have one made (all log in again): rm {path}"
+        msg = f"{path} holds no key; have one made: rm {path}, then {_RESTART}"
         raise ConfigurationError(msg)
     return key

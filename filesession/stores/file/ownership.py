@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from filesession.errors import ConfigurationError, store_error
-from filesession.stores.file.documents import sync_directory
 
 MANIFEST: Final = "filesession.json"
 """The file that makes a directory a session directory. No other one is ever to be changed."""
@@ -48,8 +47,7 @@ def absolute(directory: str | os.PathLike[str]) -> str:
 def prepare(directory: str) -> None:
     """Make the directory ours alone, or refuse it.
 
-    A missing one, or an empty one of ours that others can only read, is made 0700. One that was
-    made survives a power cut.
+    A missing one, or an empty one of ours that others can only read, is made 0700.
 
     Raises:
         ConfigurationError: it is a symlink, no directory, another user's, or open to others in a
@@ -60,7 +58,6 @@ def prepare(directory: str) -> None:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         os.mkdir(directory, 0o700)  # not open to others for a moment: another worker may be looking
         os.chmod(directory, 0o700)
-        sync_directory(os.path.dirname(directory))
     except FileExistsError:
         if os.path.lexists(directory):
             check_ours(directory, mend=True)

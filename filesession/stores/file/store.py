@@ -39,6 +39,7 @@ from filesession.stores.file import sessionfile
 from filesession.stores.file.access import Access, SessionLock, translated
 from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
+from filesession.stores.file.ownership import absolute
 from filesession.stores.file.sessionfile import NotASessionError, SessionFile
 from filesession.stores.file.size import check_fits, check_header, is_long
 from filesession.stores.file.whole import WholeDirectory
@@ -84,7 +85,7 @@ class FileStore(WholeDirectory):
         clock: Clock | None = None,
     ) -> None:
         lifetime = Lifetime.of(idle_timeout, absolute_timeout, touch_interval)
-        path = os.path.abspath(os.fspath(directory))
+        path = absolute(directory)
         layout = Layout.agreed(path, shard_depth, lifetime, durable=bool(durable))
         self._set_up(layout, lifetime, bool(durable), codec, clock)
 
@@ -95,7 +96,7 @@ class FileStore(WholeDirectory):
         Raises:
             ConfigurationError: there is none, or it is not ours to use.
         """
-        layout, manifest = Layout.found(os.path.abspath(os.fspath(directory)))
+        layout, manifest = Layout.found(absolute(directory))
         store = cls.__new__(cls)
         store._set_up(layout, manifest.lifetime, manifest.durable, None, clock)  # noqa: SLF001
         return store

@@ -67,6 +67,8 @@ class Sweep:
     busy: int = 0
     corrupt: int = 0
     failed: int = 0
+    failure: str | None = None
+    young: int = 0
     mended: int = 0
     leftovers: int = 0
     waiting: list[str] = field(default_factory=list)
@@ -108,6 +110,8 @@ class Sweep:
             busy=self.busy,
             corrupt=self.corrupt,
             failed=self.failed,
+            failure=self.failure,
+            young=self.young,
             mended=self.mended,
             leftovers=self.leftovers,
             complete=complete,
@@ -115,7 +119,7 @@ class Sweep:
         )
 
     def _attempt(self, handle: str, step: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401
-        """What fails here is counted; the first failure of a sweep is worth a line in the log."""
+        """What fails here is counted, and keeps no other session."""
         try:
             step(*arguments)
         except FileNotFoundError:
@@ -127,8 +131,8 @@ class Sweep:
             told = error
             if isinstance(error, OSError):
                 told = store_error(error, f"sweeping session {handle}")
-            level = logging.WARNING if self.failed == 1 else logging.DEBUG
-            _log.log(level, "%s; the sweep goes on", told)
+            self.failure = self.failure or str(told)
+            _log.debug("%s; the sweep goes on", told)
 
     def _examine(self, handle: str, path: str) -> None:
         try:
@@ -141,6 +145,8 @@ class Sweep:
         if found.entry is None:
             if time.time() - found.changed > YOUNG:
                 self._set_aside(handle)
+            else:
+                self.young += 1
             return
         now = self.clock()
         overdue = self._overdue(found, now)

@@ -64,7 +64,7 @@ class WholeDirectory:
 
         Looks at every session. ``progress`` is called with the number examined so far. The timeouts
         are those the directory's store was last opened with. May wait a second for sessions that
-        are in use. What fails for one session is logged and counted, and the sweep goes on.
+        are in use. What fails for one session is counted, and the sweep goes on.
 
         Raises:
             StoreUnavailable: the directory has vanished, or a part of it cannot be listed, which is
