@@ -21,8 +21,19 @@ class Content(TrackedDict):
 
     __slots__ = ("_codec", "_text")
 
-    _codec: Codec
     _text: bytes
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self._codec = codec
+        self._accessed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {dict.__repr__(self)}>"
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        """A copy, deep or pickled, is a plain dict: what is stored has one owner."""
+        return dict, (self.copy(),)
 
     def _load(self, record: SessionRecord | None) -> None:
         """Be what the record says; nothing, when there is none."""

@@ -7,10 +7,11 @@ Rules, on an event loop:
 2. No thread waits for a lock that can be had without waiting. Threads are few: if all of them
    waited, who holds the lock could get none to finish with.
 3. A lock that a thread gets for a task that was cancelled meanwhile is given back; any other call
-   that a thread has begun is seen to its end, and who asked for it learns what came of it: else a
-   session would not know its new id.
+   that a thread has begun, and ``regenerate`` made of parts, is seen to its end, and who asked for
+   it learns what came of it: else a session would not know its new id.
 4. The steps of one request are made one after the other, whichever of its tasks asks for them; but
-   who holds the session's lock need not wait for one who waits for that lock.
+   who holds the session's lock need not wait for one who waits for that lock: the tasks inside
+   it take turns among themselves.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -68,6 +70,8 @@ class BlockingRunner:
                     call = steps.send(result)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+        finally:
+            steps.close()  # now: cut short, a traceback would keep them from putting things back
 
     async def arun(self, steps: Steps[T]) -> T:
         """The same, for coroutines under a gateway that has no event loop of its own; blocks."""
@@ -149,6 +153,8 @@ class LoopRunner:
                     call = steps.send(result)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+        finally:
+            steps.close()  # now: cut short, a traceback would keep them from putting things back
 
     @asynccontextmanager
     async def alock(self, sid: str, timeout: float) -> AsyncIterator[SessionRecord]:  # noqa: ASYNC109
@@ -177,7 +183,8 @@ class LoopRunner:
 
     async def _perform(self, call: StoreCall) -> Any:  # noqa: ANN401 - the verb's own type
         if call.verb == "regenerate" and not hasattr(self._store, "regenerate"):
-            return await self.arun(_regenerated_by_parts(call))
+            parts = self.arun(_regenerated_by_parts(call))
+            return await _to_its_end(asyncio.ensure_future(parts))
         if self._is_async:
             return await getattr(self._store, call.verb)(*call.arguments, **call.keywords)
         if self._quick is None:
@@ -241,26 +248,50 @@ class RequestRunner:
 
     async def arun(self, steps: Steps[T]) -> T:
         """Make them all, when it is their turn."""
-        if _inside.get() is self:
-            return await self._runner.arun(steps)
-        async with self._turn:
-            return await self._runner.arun(steps)
+        while True:
+            turn = self._turn_here()
+            async with turn:
+                if turn is self._turn_here():  # else the block that it was of has ended
+                    return await self._runner.arun(steps)
 
     @asynccontextmanager
     async def alock(self, sid: str, timeout: float) -> AsyncIterator[SessionRecord]:  # noqa: ASYNC109
         """As the runner's."""
         async with self._runner.alock(sid, timeout) as record:
-            token = _inside.set(self)
+            inside = _Inside(self)
+            _inside.set((inside, *(other for other in _inside.get() if not other.over)))
             try:
                 yield record
             finally:
-                _inside.reset(token)
+                inside.over = True
+
+    def _turn_here(self) -> asyncio.Lock:
+        """Those inside a lock of the session have turns of their own."""
+        for inside in _inside.get():
+            if inside.runner is self and not inside.over:
+                return inside.turn
+        return self._turn
 
 
-_inside: Final[contextvars.ContextVar[RequestRunner | None]] = contextvars.ContextVar(
-    "inside", default=None
+@dataclass(eq=False, slots=True)
+class _Inside:
+    """A block in which a request holds its session's lock.
+
+    Attributes:
+        runner: the request's.
+        turn: the steps made inside it take turns.
+        over: it has ended; tasks started inside may go on.
+    """
+
+    runner: RequestRunner
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    over: bool = False
+
+
+_inside: Final[contextvars.ContextVar[tuple[_Inside, ...]]] = contextvars.ContextVar(
+    "inside", default=()
 )
-"""The request whose session's lock is held here."""
+"""The blocks this task is in, the innermost first."""
 
 
 class _CutShortError(asyncio.CancelledError):
@@ -286,7 +317,6 @@ def _deliver(outcome: asyncio.Future[Any], steps: Steps[Any]) -> None:
         pass
     except Exception as told:  # noqa: BLE001 - nobody is there to raise it to
         _log.error("a store call, whose task was cancelled, failed: %s", told)
-    steps.close()
 
 
 def _is_on_a_loop() -> bool:
@@ -304,28 +334,41 @@ async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None =
     """
     context = contextvars.copy_context()
     running = asyncio.get_running_loop().run_in_executor(None, context.run, call)
-    try:
-        await asyncio.wait([running])  # not the call itself, which would be cancelled too
-    except asyncio.CancelledError as error:
-        if undo is None:
-            await _ended(running)
-            raise _CutShortError(running, *error.args) from None
-        running.add_done_callback(
-            lambda done: None if done.cancelled() or done.exception() else undo(done.result())
-        )
-        raise
-    result = running.result()
+    if undo is None:
+        result = await _to_its_end(running)
+    else:
+        result = await _undone_by_a_cancel(running, undo)
     for variable, value in context.items():
         if variable.get(_ABSENT) is not value:
             variable.set(value)
     return result
 
 
-async def _ended(running: asyncio.Future[Any]) -> None:
-    """Wait for its end, however often the waiting task is cancelled: some cancel until it stops."""
-    while not running.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([running])
+async def _to_its_end(running: asyncio.Future[T]) -> T:
+    """Its result; a cancelled caller goes on when it has ended, and knows what came of it.
+
+    However often it is cancelled: some cancel until the task stops.
+    """
+    try:
+        await asyncio.wait([running])  # not the call itself, which would be cancelled too
+    except asyncio.CancelledError as error:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise _CutShortError(running, *error.args) from None
+    return running.result()
+
+
+async def _undone_by_a_cancel(running: asyncio.Future[T], undo: Callable[[T], object]) -> T:
+    """Its result, which is undone when the caller was cancelled meanwhile; that goes on at once."""
+    try:
+        await asyncio.wait([running])
+    except asyncio.CancelledError:
+        running.add_done_callback(
+            lambda done: None if done.cancelled() or done.exception() else undo(done.result())
+        )
+        raise
+    return running.result()
 
 
 def _entered(store: Locks, sid: str) -> tuple[Callable[[], object], SessionRecord]:

@@ -23,7 +23,7 @@ from typing import Any
 from filesession.calls import Steps, StoreCall
 from filesession.content import Content
 from filesession.cookies.overrides import SessionCookie
-from filesession.errors import SessionExists, SessionGone, StoreError
+from filesession.errors import ConflictError, SessionExists, SessionGone, StoreError
 from filesession.lifetime import UNSET, Timeout, seconds
 from filesession.locks import DEFAULT_TIMEOUT
 from filesession.pending import NOTHING, Pending
@@ -50,10 +50,8 @@ class Session(Content):
     )
 
     def __init__(self, visit: Visit, record: SessionRecord | None = None) -> None:
-        super().__init__()
+        super().__init__(visit.codec)
         self._visit = visit
-        self._codec = visit.codec
-        self._accessed = False
         self._doomed: list[str] = []
         self._warned = False
         #: Its cookie must be sent: it is new to the browser.
@@ -79,13 +77,6 @@ class Session(Content):
         self._load(record)
         self._cookie.load(NO_OVERRIDES if record is None else record.cookie)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {dict.__repr__(self)}>"
-
-    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
-        """A copy, deep or pickled, is a plain dict: there is one session a request."""
-        return dict, (self.copy(),)
-
     # -- what it tells ---------------------------------------------------------------------------
 
     @property
@@ -107,7 +98,8 @@ class Session(Content):
     @property
     def modified(self) -> bool:
         """It differs from what is stored. May be set to True, to have it saved as it is."""
-        return self._pending.forced or self._has_own_changes() or self._data_changed()
+        asked = self._pending.forced or self._pending.idle is not UNSET
+        return asked or self._cookie.changed or self._data_changed()
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -246,14 +238,11 @@ class Session(Content):
         try:
             yield
         except BaseException:
-            if self._record is record and self._life is life:
-                self._replace(self._codec.decode(text))
-                cookie.reset(overrides)
-                self._pending = pending
-            else:  # it was saved, read anew or ended
-                self._replace(self._codec.decode(self._text))
-                cookie.reset(cookie.stored)
-                self._pending = NOTHING
+            if self._record is not record or self._life is not life:  # saved, read anew or ended
+                text, overrides, pending = self._text, cookie.stored, NOTHING
+            self._replace(self._codec.decode(text))
+            cookie.reset(overrides)
+            self._pending = pending
             raise
 
     # -- what is to be written -------------------------------------------------------------------
@@ -282,13 +271,13 @@ class Session(Content):
             if explicit:
                 raise gone()
             return
-        life, pending, modified = self._life, self._pending, self.modified
-        self._pending = NOTHING
+        record, life, pending, modified = self._record, self._life, self._pending, self.modified
+        self._pending, overtaken = NOTHING, False
         try:
             if self._record is None:
-                uninitialized = explicit or save_uninitialized or pending.regenerating
-                if modified or (uninitialized and not self.destroyed):
-                    yield from self._store_new(pending)
+                asked = explicit or save_uninitialized or pending.regenerating
+                wanted = modified or (asked and not self.destroyed)
+                yield from self._store_new(pending, wanted=wanted)
             elif pending.regenerating and self._can_announce("new id and keeps the old one"):
                 yield from self._regenerate(self._record, pending)
             elif modified or resave:
@@ -297,9 +286,14 @@ class Session(Content):
             elif touch or self.extended:
                 yield from self._touch(self._record, certain=certain or explicit)
         except BaseException as error:
-            if self._not_written(error, pending, life):
+            moved = self._life is life and self._record is not record
+            overtaken = moved and isinstance(error, (SessionGone, ConflictError))
+            if self._not_written(error, pending, life) and not overtaken:
                 raise
         yield from self.bury()
+        if overtaken:  # by a task inside the lock that this one waited for
+            self.gone = False
+            yield from self.commit(explicit=explicit, resave=resave, touch=touch, certain=certain)
 
     def _not_written(self, error: BaseException, pending: Pending, life: object) -> bool:
         """What was to be written waits on; False when the session was ended meanwhile, and is."""
@@ -331,8 +325,8 @@ class Session(Content):
         if self._record is not None and not self.gone:
             yield from self._touch(self._record)
 
-    def _store_new(self, pending: Pending) -> Steps[None]:
-        if not self._can_announce("cookie, so it is not stored"):
+    def _store_new(self, pending: Pending, *, wanted: bool) -> Steps[None]:
+        if not (wanted and self._can_announce("cookie, so it is not stored")):
             return
         data, text = self._encoded()
         overrides, life = self._cookie.overrides, self._life
@@ -434,9 +428,6 @@ class Session(Content):
             self._follow(record, sent)
         self._cookie.follow(record.cookie, self._cookie.stored if overrides is None else overrides)
         self._record = record
-
-    def _has_own_changes(self) -> bool:
-        return self._pending.idle is not UNSET or self._cookie.changed
 
     def _data_changed(self) -> bool:
         return (self._accessed or self._pending.emptied) and self._differs()

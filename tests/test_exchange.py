@@ -452,7 +452,57 @@ def test_a_cookie_is_expired_as_the_browser_holds_it() -> None:
     assert "; Domain=shop.example; Path=/shop;" in str(request.set_cookie())
 
 
+def test_with_save_uninitialized_a_destroyed_session_starts_no_other() -> None:
+    request = Request(leave, record(), save_uninitialized=True)
+    assert request.commit(ALIVE) == [StoreCall("delete", ("abc",))]
+    assert expires(request.set_cookie())
+    assert request.finish() == []
+
+
+def test_with_save_uninitialized_what_is_written_after_a_destroy_does() -> None:
+    def leave_with_a_word(session: Session) -> None:
+        session.destroy()
+        session["flash"] = "bye"
+
+    request = Request(leave_with_a_word, record(), save_uninitialized=True)
+    assert verbs(request.commit(ALIVE, record("new", data={"flash": "bye"}))) == [
+        "delete",
+        "create",
+    ]
+    assert value_of(request.set_cookie()) == cookie("new")
+
+
+def test_a_session_that_was_destroyed_and_saved_is_not_stored_and_its_cookie_expires() -> None:
+    request = Request(leave, record())
+    assert answered(request.session.commit(explicit=True), ALIVE) == [StoreCall("delete", ("abc",))]
+    assert request.commit() == []
+    assert expires(request.set_cookie())
+
+
 # -- the table: taken out -------------------------------------------------------------------------
+
+
+def test_with_save_uninitialized_a_session_taken_out_starts_no_other() -> None:
+    request = Request(nothing, record(), save_uninitialized=True)
+    calls = answered(request.exchange.commit(None), ALIVE)
+    assert calls == [StoreCall("delete", ("abc",))]
+    assert expires(request.set_cookie())
+    assert answered(request.exchange.finish(None, touch=True)) == []
+
+
+def test_it_is_taken_out_once_so_that_a_late_change_is_warned_of_and_not_dropped_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = Request(nothing, record())
+    answered(request.exchange.commit(None), ALIVE)
+    request.headers()
+    request.session["late"] = 1
+    for _ in range(2):
+        assert answered(request.exchange.finish(None)) == []
+    assert request.session == {"late": 1}
+    assert [said.getMessage() for said in caplog.records] == [
+        "the response had begun: the session gets no cookie, so it is not stored"
+    ]
 
 
 def test_a_session_taken_out_is_destroyed() -> None:
@@ -730,7 +780,145 @@ def test_a_session_known_to_be_gone_is_not_touched() -> None:
     assert answered(request.exchange.abandon(request.session)) == []
 
 
+def saved(act: Callable[[Session], object], *answers: object) -> Callable[[Session], None]:
+    """What the application does and has written at once."""
+
+    def act_and_save(session: Session) -> None:
+        act(session)
+        answered(session.commit(explicit=True), *answers)
+
+    return act_and_save
+
+
+def test_a_session_the_application_stored_in_a_request_that_failed_is_deleted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = Request(saved(write, record("new", data={"n": 1})))
+    assert answered(request.exchange.abandon(request.session), ALIVE) == [
+        StoreCall("delete", ("new",))
+    ]
+    assert request.session.is_new
+    assert caplog.records == []
+
+
+def test_one_it_gave_a_new_id_stays_and_a_warning_says_that_nobody_knows_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = Request(saved(Session.regenerate, record("new")), record())
+    assert answered(request.exchange.abandon(request.session), ALIVE) == [
+        StoreCall("touch", ("new",), {"base": record("new")})
+    ]
+    (said,) = caplog.records
+    assert (said.levelno, said.getMessage()) == (
+        logging.WARNING,
+        "a session's new id could not be sent: its browser has only the old one",
+    )
+
+
+def test_one_it_stored_and_then_destroyed_is_deleted_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = Request(saved(write, record("new", data={"n": 1})))
+    request.session.destroy()
+    assert answered(request.exchange.abandon(request.session), ALIVE) == [
+        StoreCall("delete", ("new",))
+    ]
+    assert caplog.records == []
+
+
+# -- a cookie that moves --------------------------------------------------------------------------
+
+
+def move(session: Session) -> None:
+    session.cookie.path = "/shop"
+
+
+def set_cookies(request: Request) -> list[str]:
+    return [value for name, value in request.headers() if name == "set-cookie"]
+
+
+def test_a_cookie_in_a_new_place_is_announced_and_the_old_one_expired() -> None:
+    request = Request(move, record())
+    request.commit(record(version=2, cookie={"path": "/shop"}))
+    old, new = set_cookies(request)
+    assert expires(old)
+    assert "; Path=/;" in old
+    assert value_of(new) == cookie("abc")
+    assert "; Path=/shop;" in new
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("max_age", 60), ("http_only", False), ("same_site", "strict"), ("secure", False)],
+)
+def test_one_that_changes_in_its_place_is_announced_alone(attribute: str, value: object) -> None:
+    request = Request(lambda session: setattr(session.cookie, attribute, value), record())
+    request.commit(record(version=2, cookie={attribute: value}))
+    (new,) = set_cookies(request)
+    assert value_of(new) == cookie("abc")
+
+
+def test_of_a_session_without_a_cookie_none_is_expired_where_it_was() -> None:
+    def move_and_write(session: Session) -> None:
+        move(session)
+        write(session)
+
+    request = Request(move_and_write)
+    request.commit(record("new", data={"n": 1}, cookie={"path": "/shop"}))
+    (new,) = set_cookies(request)
+    assert "; Path=/shop;" in new
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_a_session_that_ended_takes_its_cookie_from_where_it_was(*, flash: bool) -> None:
+    def end(session: Session) -> None:
+        session.destroy()
+        if flash:
+            session["flash"] = "bye"
+
+    request = Request(end, record(cookie={"path": "/shop"}))
+    request.commit(ALIVE, *([record("new", data={"flash": "bye"})] if flash else []))
+    old, *new = set_cookies(request)
+    assert expires(old)
+    assert "; Path=/shop;" in old
+    assert [value_of(one) for one in new] == ([cookie("new")] if flash else [])
+    assert all("; Path=/;" in one for one in new)
+
+
+def test_regenerated_empty_a_session_has_its_cookie_where_all_have_it() -> None:
+    own = record(cookie={"path": "/shop"})
+    request = Request(lambda session: session.regenerate(keep_data=False), own)
+    request.commit(record("new", data={}))
+    old, new = set_cookies(request)
+    assert expires(old)
+    assert "; Path=/shop;" in old
+    assert value_of(new) == cookie("new")
+    assert "; Path=/;" in new
+
+
 # -- what https means for the cookie --------------------------------------------------------------
+
+
+def test_a_cookie_of_its_own_that_needs_tls_is_warned_of_over_plain_http(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def secure(session: Session) -> None:
+        session.cookie.secure = True
+
+    request = Request(secure, record())
+    assert verbs(request.commit(record(version=2, cookie={"secure": True}))) == ["save"]
+    assert request.set_cookie() is None
+    (said,) = caplog.records
+    assert (said.levelno, said.getMessage()) == (
+        logging.WARNING,
+        "over plain HTTP, with secure=True: the session's cookie is not sent",
+    )
+
+
+def test_an_old_cookie_over_plain_http_is_not_expired_when_it_needs_tls() -> None:
+    request = Request(leave, record(cookie={"secure": True}))
+    request.commit(ALIVE)
+    assert set_cookies(request) == []
 
 
 def test_a_secure_cookie_is_announced_and_expired_only_over_tls() -> None:
@@ -778,7 +966,13 @@ def test_a_response_without_a_cookie_stays_as_it_is_unless_the_session_was_read(
         (["PUBLIC"], ["no-store"]),
         (["max-age=0, s-maxage=60"], ["no-store"]),
         (["private", "public"], ["no-store"]),
+        (["max-age=60"], ["no-store"]),
+        (["no-transform"], ["no-store"]),
+        (["no-store, s-maxage=60"], ["no-store"]),
+        (["no-cache", "public"], ["no-store"]),
         (["private, max-age=60"], ["private, max-age=60"]),
+        (['Private="set-cookie"'], ['Private="set-cookie"']),
+        (["NO-STORE"], ["NO-STORE"]),
         (["no-cache", "max-age=0"], ["no-cache", "max-age=0"]),
     ],
 )
@@ -883,14 +1077,24 @@ def test_networks_that_cannot_be_read_are_refused(wrong: Any) -> None:
         ("resave", None, "resave must be True or False, not None"),
         ("save_uninitialized", "yes", "save_uninitialized must be True or False, not 'yes'"),
         ("unset", "delete", "unset must be 'destroy' or 'keep', not 'delete'"),
+        ("unset", ["keep"], "unset must be 'destroy' or 'keep', not ['keep']"),
         ("genid", "uuid", "genid must be a plain function of the scope or environ, not 'uuid'"),
         ("conflict", "ours", "conflict must be one of error, merge, overwrite, not 'ours'"),
+        ("conflict", {}, "conflict must be one of error, merge, overwrite, not {}"),
     ],
 )
 def test_a_wrong_rule_is_refused_when_it_is_made(option: str, wrong: object, said: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         rules(**{option: wrong})
     assert str(raised.value) == said
+
+
+def test_ids_from_coroutines_are_refused() -> None:
+    async def genid(scope: object) -> str:
+        raise NotImplementedError
+
+    with pytest.raises(ConfigurationError, match="genid must be a plain function of the scope"):
+        rules(genid=genid)
 
 
 def test_rules_are_made_once() -> None:
@@ -923,3 +1127,35 @@ def test_a_refusal_tells_the_client_what_to_do_and_the_log_what_happened(
     assert str(error).encode() not in answer.body
     (said,) = caplog.records
     assert (said.levelno, said.getMessage()) == (level, str(error))
+
+
+@pytest.mark.parametrize("error", [ConflictError({}, {}), StoreUnavailable("x")], ids=repr)
+def test_a_refusal_tells_of_a_new_id_that_was_stored_before(error: Any) -> None:
+    request = Request(saved(Session.regenerate, record("new")), record())
+    answer = request.exchange.refused(error)
+    cookies = [value for name, value in answer.headers if name == "set-cookie"]
+    assert [value_of(one) for one in cookies] == [cookie("new")]
+    assert dict(answer.headers)["cache-control"] == "no-store"
+    assert answer.body == refusal(error).body
+    assert request.finish() == []
+
+
+def test_a_refusal_tells_of_a_new_session_that_was_stored_before() -> None:
+    request = Request(saved(write, record("new", data={"n": 1})))
+    answer = request.exchange.refused(StoreUnavailable("x"))
+    assert value_of(dict(answer.headers)["set-cookie"]) == cookie("new")
+
+
+@pytest.mark.parametrize("act", [nothing, write, Session.regenerate, leave])
+def test_a_refusal_says_nothing_of_what_was_not_stored(act: Callable[[Session], object]) -> None:
+    request = Request(act, record(), rolling=True)
+    error = StoreUnavailable("x")
+    assert request.exchange.refused(error).headers == refusal(error).headers
+
+
+def test_a_refusal_may_have_no_session_to_tell_of() -> None:
+    exchange = Exchange(
+        rules(), BlockingRunner(MemoryStore()), cookies=cookie("abc"), https=False, source=None
+    )
+    error = StoreUnavailable("x")
+    assert exchange.refused(error) == refusal(error)

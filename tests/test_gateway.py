@@ -28,6 +28,11 @@ def an_app(*_: Any) -> Any:
     raise AssertionError
 
 
+async def a_coroutine(_: Any) -> str:
+    """Never called."""
+    raise AssertionError
+
+
 class Coroutines:
     """The shape of an asynchronous store."""
 
@@ -61,8 +66,11 @@ def test_an_unknown_keyword_is_a_type_error(middleware: Any) -> None:
         ("offload", "auto", "offload must be True, False or None, not 'auto'"),
         ("rolling", "yes", "rolling must be True or False"),
         ("unset", None, "unset must be 'destroy' or 'keep'"),
+        ("unset", [], "unset must be 'destroy' or 'keep'"),
         ("conflict", "theirs", "conflict must be one of"),
+        ("conflict", {"merge"}, "conflict must be one of"),
         ("genid", "uuid4", "genid must be a plain function"),
+        ("genid", a_coroutine, "genid must be a plain function"),
         ("trust_proxy", "proxy.example", "trust_proxy must be True, False or networks"),
         ("same_site", "none", "without Secure"),
         ("name", "__Host-sid", "refuse a cookie named"),
@@ -86,6 +94,9 @@ def test_a_wrong_value_is_refused(middleware: Any, keyword: str, wrong: object, 
         (None, "NoneType has no load, create, save, touch, delete"),
         ({}, "dict has no load, create, save, touch, delete"),
         (b"/srv/sessions", "bytes has no load"),
+        (MemoryStore, "MemoryStore is a class; make one of it"),
+        (FileStore, "FileStore is a class; make one of it"),
+        (dict, "dict is a class; make one of it"),
     ],
     ids=repr,
 )

@@ -26,7 +26,7 @@ from filesession.errors import (
     StoreUnavailable,
 )
 from filesession.record import SessionRecord
-from filesession.runner import BlockingRunner, LoopRunner, is_async
+from filesession.runner import BlockingRunner, LoopRunner, RequestRunner, is_async
 from filesession.session import Session
 from filesession.stores import FileStore, MemoryStore
 from filesession.testing import ManualClock
@@ -427,7 +427,9 @@ def test_blocking_calls_are_made_in_the_callers_thread(runner: Callable[..., Any
 def test_on_a_loop_what_waits_for_the_disk_goes_to_a_thread_with_the_lock_in_hand(
     tmp_path: Path, *, durable: bool
 ) -> None:
-    store = Disk(tmp_path / "sessions", durable=durable)
+    store = Disk(tmp_path / "sessions", durable=durable, shard_depth=0)
+    store.create({})  # which made the one directory there is
+    store.calls.clear()
     runner = LoopRunner(store, offload=None)
 
     async def main() -> Any:
@@ -587,6 +589,40 @@ def test_when_the_new_id_is_taken_the_old_one_still_opens_it(
     assert loaded(store, "taken").data == {"whose": "another's"}
 
 
+class Meanwhile(FiveVerbs):
+    """In which another acts before a verb is first carried out."""
+
+    def __init__(self, verb: str, act: Callable[[MemoryStore], object]) -> None:
+        super().__init__()
+        self.inner.create({"n": 1}, sid="old")
+        self._verb, self._act = verb, act
+
+    def _note(self, verb: str) -> None:
+        super()._note(verb)
+        if self.verbs.count(self._verb) == 1 and verb == self._verb:
+            self._act(self.inner)
+
+
+OTHERS: Final[dict[str, Callable[[MemoryStore], object]]] = {
+    "deleted": lambda store: store.delete("old"),
+    "regenerated": lambda store: store.regenerate("old", new_sid="theirs"),
+}
+
+
+@pytest.mark.parametrize("act", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("verb", ["save", "create", "delete"])
+def test_what_was_deleted_or_regenerated_meanwhile_is_gone_and_leaves_no_copy(
+    make: Callable[[Any, Any], Any], verb: str, act: Callable[[MemoryStore], object]
+) -> None:
+    store = Meanwhile(verb, act)
+    with pytest.raises(SessionGone):
+        make(store, steps(regenerate("old", {"n": 2}, new_sid="new")))
+    assert store.inner.load("old") is None
+    assert store.inner.load("new") is None
+    theirs = store.inner.load("theirs")
+    assert len(store.inner) == (theirs is not None) == (act is OTHERS["regenerated"])
+
+
 def test_what_is_gone_is_not_regenerated(make: Callable[[Any, Any], Any]) -> None:
     store = FiveVerbs()
     with pytest.raises(SessionGone):
@@ -675,6 +711,60 @@ def test_its_blocking_verbs_say_what_to_await() -> None:
         runner.run(save("x", {}))
     with pytest.raises(ConfigurationError, match=r"alock\(\)"):
         runner.lock("x", 10)
+
+
+# -- blocking verbs on an event loop --------------------------------------------------------------
+
+
+def blocking_save(session: Session) -> None:
+    session["n"] = 2
+    session.save()
+
+
+def blocking_lock(session: Session) -> None:
+    with session.lock():
+        pytest.fail("inside")
+
+
+@pytest.mark.parametrize("act", [blocking_save, Session.reload, blocking_lock])
+@pytest.mark.parametrize("kind", [RequestRunner, lambda runner: runner], ids=["request", "all"])
+def test_on_the_event_loop_they_say_what_to_await(
+    clock: ManualClock,
+    offload: Offload,
+    kind: Callable[[LoopRunner], Any],
+    act: Callable[[Session], object],
+) -> None:
+    store = MemoryStore(clock=clock)
+    record = store.create({"n": 1})
+    runner = kind(LoopRunner(store, offload))
+    session = Session(Visit(runner, CookiePolicy(), store.codec), record)
+    said = r"^this would block the event loop: await session\.asave\(\), areload\(\) or alock\(\)$"
+
+    async def on_the_loop() -> None:
+        with pytest.raises(RuntimeError, match=said):
+            act(session)
+
+    async def in_a_thread() -> None:
+        await asyncio.to_thread(session.save)
+
+    run(on_the_loop())
+    assert loaded(store, record.id) == record
+    run(in_a_thread())
+    assert loaded(store, record.id).data == session
+
+
+def test_what_they_were_to_do_waits_for_the_verb_that_is_awaited(clock: ManualClock) -> None:
+    store = MemoryStore(clock=clock)
+    session = Session(Visit(LoopRunner(store, offload=None), CookiePolicy(), store.codec))
+    session["n"] = 1
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError):
+            session.save()
+        await session.asave()
+
+    run(main())
+    assert len(store) == 1
 
 
 # -- locks ----------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from filesession.errors import (
     ConfigurationError,
     ConflictError,
     EncodeError,
-    LockTimeout,
     SessionExists,
     SessionGone,
     StoreUnavailable,
@@ -32,7 +31,7 @@ from filesession.runner import BlockingRunner, LoopRunner
 from filesession.session import Session
 from filesession.stores import FileStore, MemoryStore
 from filesession.testing import ManualClock
-from filesession.testing.base import in_thread, loaded
+from filesession.testing.base import loaded
 from filesession.visit import Visit
 
 AnyStore: TypeAlias = MemoryStore | FileStore
@@ -84,22 +83,6 @@ def reload(session: Session, way: Way) -> None:
         session.reload()
     else:
         asyncio.run(session.areload())
-
-
-def inside(
-    session: Session, way: Way, body: Callable[[], object] = lambda: None, timeout: float = 10
-) -> None:
-    """Do something inside the session's lock."""
-    if way == "blocking":
-        with session.lock(timeout=timeout):
-            body()
-        return
-
-    async def locked() -> None:
-        async with session.alock(timeout=timeout):
-            body()
-
-    asyncio.run(locked())
 
 
 def data_of(store: AnyStore, session: Session) -> dict[str, Any]:
@@ -559,6 +542,88 @@ def test_a_cookie_has_no_other_attributes(store: AnyStore, name: str) -> None:
             getattr(cookie, name)
 
 
+def remember(session: Session) -> None:
+    session.cookie.max_age = 60
+
+
+def harden(session: Session) -> None:
+    session.cookie.same_site = "strict"
+
+
+def test_two_requests_that_override_different_attributes_both_keep_theirs(
+    store: AnyStore, way: Way
+) -> None:
+    ours = stored(store, {"n": 1}, way)
+    theirs = a_session(store, ours.id)
+    remember(theirs)
+    theirs.save()
+    harden(ours)
+    save(ours, way)
+    both = {"max_age": 60, "same_site": "strict"}
+    assert record_of(store, ours).cookie == both == ours.cookie.overrides
+    assert (ours.cookie.max_age, ours.modified) == (60, False)
+    save(ours, way)
+    assert record_of(store, ours).version == 3
+
+
+def test_of_one_attribute_that_both_override_the_later_counts(store: AnyStore, way: Way) -> None:
+    ours = stored(store, {"n": 1}, way)
+    theirs = a_session(store, ours.id)
+    remember(theirs)
+    theirs.save()
+    ours.cookie.max_age = 99
+    save(ours, way)
+    assert record_of(store, ours).cookie == {"max_age": 99} == ours.cookie.overrides
+
+
+def test_an_attribute_that_was_taken_back_is_not_brought_back(store: AnyStore) -> None:
+    sid = store.create({}, cookie={"max_age": 60, "priority": "high"}).id
+    ours = a_session(store, sid)
+    store.save(sid, {}, cookie={"priority": "high"})
+    harden(ours)
+    ours.save()
+    assert record_of(store, ours).cookie == {"priority": "high", "same_site": "strict"}
+    assert ours.cookie.max_age is None
+
+
+def test_an_override_of_another_request_is_there_after_any_save(store: AnyStore, way: Way) -> None:
+    ours = stored(store, {"n": 1}, way)
+    theirs = a_session(store, ours.id)
+    remember(theirs)
+    theirs.save()
+    ours["n"] = 2
+    save(ours, way)
+    assert ours.cookie.max_age == 60
+    assert not ours.modified
+    assert record_of(store, ours).cookie == {"max_age": 60}
+
+
+def test_regenerated_it_keeps_the_overrides_of_both(store: AnyStore, way: Way) -> None:
+    ours = stored(store, {"n": 1}, way)
+    theirs = a_session(store, ours.id)
+    remember(theirs)
+    theirs.save()
+    harden(ours)
+    ours.regenerate()
+    save(ours, way)
+    both = {"max_age": 60, "same_site": "strict"}
+    assert record_of(store, ours).cookie == both == ours.cookie.overrides
+
+
+def test_with_overwrite_data_are_overwritten_and_overrides_with_them(store: AnyStore) -> None:
+    ours = stored(store, {"n": 1}, conflict="overwrite")
+    theirs = a_session(store, ours.id)
+    theirs["theirs"] = 1
+    remember(theirs)
+    theirs.save()
+    ours["n"] = 2
+    harden(ours)
+    ours.save()
+    record = record_of(store, ours)
+    assert (record.data, record.cookie) == ({"n": 2}, {"same_site": "strict"})
+    assert ours.cookie.overrides == {"same_site": "strict"}
+
+
 def test_stored_attributes_that_the_policy_has_come_to_refuse_are_left_out_with_a_warning(
     store: AnyStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -642,17 +707,6 @@ def test_regenerated_without_its_data_it_starts_empty_whatever_others_wrote(
     assert not session.modified
 
 
-def test_the_lock_brings_nothing_back_that_regenerate_was_told_to_drop(
-    store: AnyStore, way: Way
-) -> None:
-    session = stored(store, {"n": 1}, way)
-    assert session.id is not None
-    store.save(session.id, {"n": 1, "admin": True})
-    session.regenerate(keep_data=False)
-    inside(session, way, lambda: session.update(user="ada"))
-    assert data_of(store, session) == {"user": "ada"} == session
-
-
 def test_regenerated_without_its_data_it_may_get_a_timeout_and_a_cookie_anew(
     store: AnyStore,
 ) -> None:
@@ -733,9 +787,25 @@ def test_destroyed_it_is_empty_and_new_and_deleted_at_the_save(store: AnyStore, 
     assert not session.modified
     assert store.load(sid) is not None
     assert session.id != sid
-    inside(session, way)  # as any new session it needs no lock
     asyncio.run(LoopRunner(store, offload=None).arun(session.commit()))
     assert store.load(sid) is None
+    assert len(store) == 0
+
+
+def test_destroyed_and_saved_it_is_not_stored_again(store: AnyStore, way: Way) -> None:
+    session = stored(store, {"n": 1}, way)
+    session.destroy()
+    for _ in range(2):
+        save(session, way)
+    assert len(store) == 0
+    assert (session.is_new, session.announce, session.destroyed) == (True, False, True)
+
+
+def test_a_new_session_destroyed_and_saved_is_not_stored_either(store: AnyStore, way: Way) -> None:
+    session = a_session(store, way=way)
+    session["n"] = 1
+    session.destroy()
+    save(session, way)
     assert len(store) == 0
 
 
@@ -888,6 +958,20 @@ def test_what_the_application_holds_stays_part_of_the_session_through_a_merge(
     assert data_of(store, session)["cart"] == ["tea", "milk"]
 
 
+def test_so_does_what_another_request_changed_too(store: AnyStore, way: Way) -> None:
+    session = stored(store, {"cart": ["tea"]}, way)
+    assert session.id is not None
+    store.save(session.id, {"cart": ["tea", "milk"]})
+    cart = session["cart"]
+    session["ours"] = 1
+    save(session, way)
+    assert cart == ["tea", "milk"]
+    cart.append("honey")
+    assert session.modified
+    save(session, way)
+    assert data_of(store, session) == {"cart": ["tea", "milk", "honey"], "ours": 1}
+
+
 def test_what_was_merged_in_can_be_changed_like_the_rest(store: AnyStore) -> None:
     session = stored(store, {"n": 1})
     assert session.id is not None
@@ -927,6 +1011,39 @@ def test_with_error_a_conflict_holds_both_sides_and_nothing_is_written(
     assert data_of(store, session) == {"a": 4}
 
 
+def mark(session: Session) -> None:
+    session.modified = True
+
+
+def new_timeout(session: Session) -> None:
+    session.idle_timeout = 60
+
+
+@pytest.mark.parametrize("conflict", ["merge", "overwrite", "error"])
+@pytest.mark.parametrize("act", [mark, new_timeout, remember, Session.regenerate])
+def test_a_session_whose_data_did_not_change_neither_conflicts_nor_overwrites(
+    store: AnyStore, way: Way, conflict: str, act: Callable[[Session], object]
+) -> None:
+    session = stored(store, {"n": 1}, way, conflict=conflict)
+    assert session.id is not None
+    store.save(session.id, {"n": 2, "theirs": 1})
+    assert session["n"] == 1
+    act(session)
+    save(session, way)
+    assert data_of(store, session) == {"n": 2, "theirs": 1} == session
+    assert not session.modified
+
+
+@pytest.mark.parametrize("conflict", ["overwrite", "error"])
+def test_nor_does_one_that_is_saved_again_as_it_is(store: AnyStore, conflict: str) -> None:
+    session = stored(store, {"n": 1}, conflict=conflict)
+    assert session.id is not None
+    store.save(session.id, {"n": 2})
+    BlockingRunner(store).run(session.commit(resave=True))
+    assert data_of(store, session) == {"n": 2} == session
+    assert record_of(store, session).version == 3
+
+
 @pytest.mark.parametrize(
     "act",
     [lambda session: None, lambda session: session.update(n=2), Session.regenerate],
@@ -952,8 +1069,6 @@ def test_a_session_that_is_gone_is_not_brought_back(
     BlockingRunner(store).run(session.abandon())
     with pytest.raises(SessionGone):
         reload(session, way)
-    with pytest.raises(SessionGone):
-        inside(session, way)
     assert store.load(session.id) is None
 
 
@@ -1109,310 +1224,6 @@ def test_a_reload_that_fails_leaves_the_session_as_it_was(clock: ManualClock, wa
     assert session.modified
 
 
-# -- lock -----------------------------------------------------------------------------------------
-
-
-def test_inside_the_lock_it_is_fresh_and_saved_at_the_end(store: AnyStore, way: Way) -> None:
-    session = stored(store, {"n": 1}, way)
-    sid = session.id
-    assert sid is not None
-    store.save(sid, {"n": 41})
-
-    def count() -> None:
-        session["n"] += 1
-        with pytest.raises(LockTimeout):
-            in_thread(lambda: a_session(store, sid).lock(timeout=0).__enter__())
-
-    inside(session, way, count)
-    assert loaded(store, sid).data == {"n": 42}
-    assert not session.modified
-    in_thread(lambda: a_session(store, sid).lock(timeout=0).__enter__())
-
-
-def test_what_was_changed_before_is_kept_on_top_of_what_is_fresh(store: AnyStore, way: Way) -> None:
-    session = stored(store, {"n": 1, "m": 1, "gone": 1}, way)
-    assert session.id is not None
-    store.save(session.id, {"n": 1, "m": 2, "gone": 1, "theirs": 2})
-    session["n"] = 3
-    del session["gone"]
-    seen: list[object] = []
-    inside(session, way, lambda: seen.append(session.copy()))
-    assert seen == [{"n": 3, "m": 2, "theirs": 2}]
-    assert data_of(store, session) == {"n": 3, "m": 2, "theirs": 2}
-
-
-def test_a_lock_without_a_change_writes_nothing(
-    store: AnyStore, clock: ManualClock, way: Way
-) -> None:
-    session = stored(store, {"n": 1}, way)
-    clock.advance(600)
-    inside(session, way, lambda: session["n"])
-    record = record_of(store, session)
-    assert (record.version, record.accessed_at) == (1, START)
-
-
-def fail_after(*acts: Callable[[Session], object]) -> Callable[[Session], Callable[[], None]]:
-    def failing(session: Session) -> Callable[[], None]:
-        def body() -> None:
-            for act in acts:
-                act(session)
-            raise ZeroDivisionError
-
-        return body
-
-    return failing
-
-
-def new_cookie(session: Session) -> None:
-    session.cookie.max_age = 60
-
-
-def new_timeout(session: Session) -> None:
-    session.idle_timeout = 60
-
-
-def mark(session: Session) -> None:
-    session.modified = True
-
-
-@pytest.mark.parametrize(
-    "act",
-    [
-        *CHANGES.values(),
-        lambda session: session["cart"].append(object()),
-        lambda session: session.update(user=object()),
-        new_cookie,
-        new_timeout,
-        mark,
-        Session.regenerate,
-        lambda session: session.regenerate(keep_data=False),
-    ],
-    ids=[
-        *CHANGES,
-        *("what cannot be stored", "what cannot be stored, in a key's place", "cookie", "timeout"),
-        *("mark", "regenerate", "regenerate empty"),
-    ],
-)
-def test_an_error_inside_undoes_what_was_changed_inside(
-    store: AnyStore, way: Way, act: Callable[[Session], object]
-) -> None:
-    session = stored(store, CART, way)
-    sid = session.id
-    with pytest.raises(ZeroDivisionError):
-        inside(session, way, fail_after(act)(session))
-    assert session == CART
-    assert session.id == sid
-    assert not session.modified
-    save(session, way)
-    record = record_of(store, session)
-    assert (record.version, record.data, record.cookie) == (1, CART, {})
-
-
-def test_an_error_inside_leaves_what_was_changed_before(store: AnyStore, way: Way) -> None:
-    session = stored(store, CART, way)
-    old = session.id
-    session["user"] = "bob"
-    session["cart"].append("milk")
-    session.cookie.max_age = 99
-    session.idle_timeout = 99
-    session.regenerate()
-    act = fail_after(lambda it: it.clear(), new_cookie, new_timeout, Session.destroy)
-    with pytest.raises(ZeroDivisionError):
-        inside(session, way, fail_after(lambda it: it.clear(), new_cookie, new_timeout)(session))
-    expected = {"user": "bob", "cart": [*CART["cart"], "milk"]}
-    assert session == expected
-    save(session, way)
-    record = record_of(store, session)
-    assert record.id != old
-    assert (record.data, record.cookie, record.idle_timeout) == (expected, {"max_age": 99}, 99)
-    with pytest.raises(ZeroDivisionError):
-        inside(session, way, act(session))
-    assert session == {}
-
-
-def test_what_an_error_does_not_concern_stays_the_very_object_it_was(
-    store: AnyStore, way: Way
-) -> None:
-    session = stored(store, CART, way)
-    cart = session["cart"]
-    with pytest.raises(ZeroDivisionError):
-        inside(session, way, fail_after(lambda it: it.update(user="eve"))(session))
-    assert session["cart"] is cart
-
-
-def test_what_was_saved_inside_stays_saved_when_an_error_follows(store: AnyStore) -> None:
-    session = stored(store, {"n": 1, "cart": []})
-    session.regenerate()
-    saved: list[str | None] = []
-    body = fail_after(
-        lambda it: it.update(n=2),
-        new_timeout,
-        Session.save,
-        lambda it: saved.append(it.id),
-        lambda it: it.update(n=3),
-        lambda it: it["cart"].append("tea"),
-        new_cookie,
-    )
-    with pytest.raises(ZeroDivisionError):
-        inside(session, "blocking", body(session))
-    assert session == {"n": 2, "cart": []}
-    assert not session.modified
-    session.save()
-    record = record_of(store, session)
-    assert [record.id] == saved
-    assert (record.data, record.cookie, record.idle_timeout) == ({"n": 2, "cart": []}, {}, 60)
-
-
-def test_what_was_changed_after_a_reload_inside_is_undone_to_what_was_loaded(
-    store: AnyStore,
-) -> None:
-    session = stored(store, {"n": 1, "cart": []})
-    session["n"] = 2
-    body = fail_after(
-        Session.reload, lambda it: it.update(n=3), lambda it: it["cart"].append("tea")
-    )
-    with pytest.raises(ZeroDivisionError):
-        inside(session, "blocking", body(session))
-    assert session == {"n": 1, "cart": []}
-    assert not session.modified
-
-
-def test_a_session_destroyed_inside_stays_so_when_an_error_follows(
-    store: AnyStore, way: Way
-) -> None:
-    session = stored(store, {"n": 1}, way)
-    sid = session.id
-    assert sid is not None
-    body = fail_after(Session.destroy, lambda it: it.update(flash="bye"))(session)
-    with pytest.raises(ZeroDivisionError):
-        inside(session, way, body)
-    assert session == {}
-    assert session.destroyed
-    save(session, way)
-    assert store.load(sid) is None
-
-
-def test_a_session_destroyed_inside_is_deleted_at_the_end(store: AnyStore, way: Way) -> None:
-    session = stored(store, {"n": 1}, way)
-    sid = session.id
-    assert sid is not None
-    inside(session, way, session.destroy)
-    assert store.load(sid) is None
-    assert len(store) == 0
-
-
-def test_a_session_regenerated_inside_has_its_new_id_at_the_end(store: AnyStore, way: Way) -> None:
-    session = stored(store, {"n": 1}, way)
-    sid = session.id
-    assert sid is not None
-    inside(session, way, session.regenerate)
-    assert session.id != sid
-    assert store.load(sid) is None
-    assert data_of(store, session) == {"n": 1}
-
-
-def test_a_new_session_needs_no_lock_but_an_error_undoes_what_was_changed_inside(
-    store: AnyStore, way: Way
-) -> None:
-    session = a_session(store, way=way)
-    session["n"] = 1
-    shown = session.id
-    inside(session, way, lambda: session.update(m=2))
-    assert session == {"n": 1, "m": 2}
-    assert session.is_new
-    body = fail_after(lambda it: it.clear(), Session.regenerate, new_cookie)(session)
-    with pytest.raises(ZeroDivisionError):
-        inside(session, way, body)
-    assert session == {"n": 1, "m": 2}
-    save(session, way)
-    record = record_of(store, session)
-    assert (record.id, record.data, record.cookie) == (shown, {"n": 1, "m": 2}, {})
-
-
-def test_a_new_session_destroyed_inside_stays_empty_when_an_error_follows(
-    store: AnyStore, way: Way
-) -> None:
-    session = a_session(store, way=way)
-    session["n"] = 1
-    with pytest.raises(ZeroDivisionError):
-        inside(session, way, fail_after(Session.destroy)(session))
-    assert session == {}
-
-
-def test_a_lock_inside_its_own_lock_saves_and_undoes_what_is_its_own(store: AnyStore) -> None:
-    session = stored(store, {"n": 1})
-    with session.lock(timeout=0):
-        session["n"] = 2
-        with session.lock(timeout=0):
-            session["m"] = 2
-        assert data_of(store, session) == {"n": 2, "m": 2}
-        with pytest.raises(ZeroDivisionError):
-            inside(session, "blocking", fail_after(lambda it: it.update(m=3))(session), timeout=0)
-        session["k"] = 4
-        with pytest.raises(LockTimeout):
-            in_thread(lambda: a_session(store, session.id).lock(timeout=0).__enter__())
-    assert data_of(store, session) == {"n": 2, "m": 2, "k": 4} == session
-
-
-def test_the_same_in_coroutines(store: AnyStore) -> None:
-    session = stored(store, {"n": 1}, "loop")
-
-    async def nested() -> None:
-        async with session.alock(timeout=0):
-            session["n"] = 2
-            async with session.alock(timeout=0):
-                session["m"] = 2
-            assert data_of(store, session) == {"n": 2, "m": 2}
-            session.regenerate()
-            await session.asave()
-            async with session.alock(timeout=0):
-                session["m"] = 3
-
-    old = session.id
-    asyncio.run(nested())
-    assert session.id != old
-    assert data_of(store, session) == {"n": 2, "m": 3}
-
-
-def test_a_lock_that_another_keeps_is_a_timeout_and_changes_nothing(
-    store: AnyStore, way: Way
-) -> None:
-    session = stored(store, {"n": 1}, way)
-    session["n"] = 2
-    assert session.id is not None
-    with store.lock(session.id):
-        with pytest.raises(LockTimeout, match="gave up after 0 s"):
-            in_thread(lambda: inside(session, way, pytest.fail, timeout=0))
-        assert session == {"n": 2}
-    save(session, way)
-    assert data_of(store, session) == {"n": 2}
-
-
-def test_what_cannot_be_stored_is_named_before_the_lock_is_used(store: AnyStore, way: Way) -> None:
-    session = stored(store, {"n": 1}, way)
-    assert session.id is not None
-    store.save(session.id, {"n": 2})
-    session["n"] = [object()]
-    with pytest.raises(EncodeError, match=r"n\[0\]"):
-        inside(session, way, pytest.fail)
-    with store.lock(session.id, timeout=0) as record:
-        assert record.data == {"n": 2}
-    session["n"] = 3
-    inside(session, way, lambda: session.update(n=session["n"] + 1))
-    assert data_of(store, session) == {"n": 4}
-
-
-def test_what_cannot_be_stored_at_the_end_of_the_lock_leaves_it_free(
-    store: AnyStore, way: Way
-) -> None:
-    session = stored(store, {"n": 1}, way)
-    assert session.id is not None
-    with pytest.raises(EncodeError, match="cart"):
-        inside(session, way, lambda: session.update(cart=object()))
-    with store.lock(session.id, timeout=0) as record:
-        assert record.data == {"n": 1}
-
-
 # -- a store that keeps no text of what it gave ---------------------------------------------------
 
 
@@ -1442,8 +1253,14 @@ def test_changes_are_noticed_and_undone_without_the_stores_text(clock: ManualClo
     session.save()
     assert not session.modified
     assert data_of(store, session) == {**CART, "cart": [{"name": "tea", "count": 2}]}
-    body = fail_after(Session.reload, lambda it: it["cart"].clear())
+
+    def fail_inside() -> None:
+        with session.lock():
+            session.reload()
+            session["cart"].clear()
+            raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        inside(session, "blocking", body(session))
+        fail_inside()
     assert session["cart"] == [{"name": "tea", "count": 2}]
     assert not session.modified

@@ -45,6 +45,43 @@ class CookieTests(ContractTests):
         assert store.save(base.id, {"a": 2}, base=base).cookie == {"max_age": 5}
         assert loaded(store, base.id).cookie == {"max_age": 5}
 
+    def test_two_that_set_different_cookie_attributes_both_keep_theirs(self, store: Store) -> None:
+        """Saved with a ``base``, the attributes are merged by name as the data are by key.
+
+        One request ticks "remember me" while another makes the cookie strict: replaced as a whole,
+        the first of them is lost and no error says so.
+        """
+        base = self.with_cookie(store)
+        store.save(base.id, {"a": 1}, base=base, cookie={**base.cookie, "max_age": 5})
+        ours = {"max_age": 86400, "priority": "high"}
+        saved = store.save(base.id, {"a": 1}, base=base, cookie=ours)
+        assert saved.cookie == {"max_age": 5, "priority": "high"}
+        assert loaded(store, base.id).cookie == saved.cookie
+
+    def test_with_overwrite_the_cookie_attributes_are_ours_alone(self, store: Store) -> None:
+        """``conflict="overwrite"`` and a save without ``base`` replace the attributes too.
+
+        Emptying a session at login takes back what it had of its own, whoever set it meanwhile.
+        """
+        base = self.with_cookie(store)
+        store.save(base.id, {"a": 1}, base=base, cookie={"max_age": 5})
+        ours = {"priority": "high"}
+        saved = store.save(base.id, {}, base=base, conflict="overwrite", cookie=ours)
+        assert saved.cookie == ours
+        assert loaded(store, base.id).cookie == ours
+
+    def test_a_session_that_moves_keeps_the_cookie_attributes_of_both(self, store: Store) -> None:
+        """``regenerate`` with a ``base`` merges the attributes as a save does.
+
+        A login that sets one of them would otherwise take back those of the request beside it.
+        """
+        moving, base = able_to_regenerate(store), self.with_cookie(store)
+        store.save(base.id, {"a": 1}, base=base, cookie={**base.cookie, "max_age": 5})
+        ours = {**base.cookie, "priority": "high"}
+        new = moving.regenerate(base.id, {"a": 1}, base=base, cookie=ours)
+        assert new.cookie == {"max_age": 5, "same_site": "strict", "priority": "high"}
+        assert loaded(store, new.id).cookie == new.cookie
+
     def test_a_regenerated_session_keeps_its_cookie_attributes(self, store: Store) -> None:
         """``regenerate`` moves the attributes with the session, or replaces them when given some.
 

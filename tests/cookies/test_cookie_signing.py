@@ -171,6 +171,52 @@ def test_an_id_that_has_no_utf_8_form_cannot_be_signed() -> None:
         SIGNER.sign("\ud800")
 
 
+LONGEST: Final = "x" * 256
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The ids of which a digest is made from here on."""
+    made: list[bytes] = []
+
+    def noting(secret: bytes, message: bytes, name: str) -> bytes:
+        made.append(message)
+        return hmac.digest(secret, message, name)
+
+    monkeypatch.setattr(signing, "digest", noting)
+    return made
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "s:abc.",
+        f"s:abc.{'x' * 42}",
+        f"s:abc.{'x' * 44}",
+        f"s:abc.{'x' * 4000}",
+        f"s:{LONGEST}x.{'x' * 43}",
+        f"s:{LONGEST * 16}.{'x' * 43}",
+        f"s:.{'x' * 43}",
+        f"s:abc{'x' * 43}",
+        f"abc.{'x' * 43}",
+    ],
+    ids=lambda value: f"{value[:6]}, {len(value)}",
+)
+def test_what_cannot_be_signed_costs_no_digest(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    made = counted(monkeypatch)
+    assert Signer(["a", "b"]).unsign(value) is None
+    assert made == []
+
+
+@pytest.mark.parametrize("sid", ["a", LONGEST, "\U0001f36a" * 256], ids=len)
+def test_an_id_of_up_to_256_characters_is_verified(
+    monkeypatch: pytest.MonkeyPatch, sid: str
+) -> None:
+    value = Signer("b").sign(sid)
+    made = counted(monkeypatch)
+    assert Signer(["a", "b"]).unsign(value) == (sid, False)
+    assert made == [sid.encode()] * 2
+
+
 def test_signatures_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
 

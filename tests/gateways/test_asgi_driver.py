@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from filesession.asgi import SessionMiddleware
+from filesession.errors import ConfigurationError
 from filesession.stores import MemoryStore
 
 if TYPE_CHECKING:
@@ -267,7 +268,12 @@ def test_of_several_cookie_headers_all_are_read(
 
 
 def test_the_first_x_forwarded_proto_header_counts(connect: Connect) -> None:
-    for values, secure in (([b"https", b"http"], True), ([b"http", b"https"], False)):
+    for values, secure in (
+        ([b"https", b"http"], True),
+        ([b"http", b"https"], False),
+        ([b"", b"https"], False),
+        ([b"https", b""], True),
+    ):
         wire = connect(*((b"x-forwarded-proto", value) for value in values))
         wire.serve(says(START, BODY), trust_proxy=True)
         assert (b"; Secure" in wire.all(b"set-cookie")[0]) == secure
@@ -292,6 +298,20 @@ def test_of_two_with_the_same_key_the_outer_one_works(
     assert store.journal == ["load", "save", "http.response.start", "http.response.body"]
     assert len(other) == 0
     assert wire.all(b"set-cookie") == []
+
+
+def test_two_of_one_cookie_are_refused_by_the_keys_of_both(
+    connect: Connect, store: RecordingStore
+) -> None:
+    wire = connect()
+    inner = SessionMiddleware(says(START, BODY), MemoryStore(), "another secret", key="device")
+    with pytest.raises(ConfigurationError) as raised:
+        wire.serve(inner)
+    assert str(raised.value) == (
+        "two session middlewares, key='session' and key='device', use one cookie, 'sid',"
+        " and would undo each other's; give one of them another name"
+    )
+    assert (wire.sent, store.ids()) == ([], 0)
 
 
 def test_two_with_different_keys_both_work(connect: Connect, store: RecordingStore) -> None:

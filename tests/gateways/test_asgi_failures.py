@@ -473,3 +473,115 @@ def test_a_change_that_cannot_be_saved_in_the_background_is_an_error_of_the_appl
 
     with pytest.raises(StoreError, match="the disk is full"):
         connect(sid=sid).serve(app)
+
+
+# -- a new id, and a response that is not the application's ---------------------------------------
+
+
+async def renew_and_save(scope: Any, *_: Any) -> None:
+    scope["session"].regenerate()
+    await scope["session"].asave()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoreError("the disk fails"), 503), (ConflictError({}, {}), 409)]
+)
+def test_a_refusal_tells_of_the_new_id_that_was_stored_before(
+    connect: Connect, store: RecordingStore, sid: str, error: Exception, status: int
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await renew_and_save(scope)
+        change(scope)
+        store.failing["save"] = error
+        await send(START)
+
+    wire = connect(sid=sid)
+    wire.serve(app)
+    assert wire.sent[0]["status"] == status
+    (cookie,) = wire.all(b"set-cookie")
+    assert b"Max-Age" not in cookie
+    assert wire.all(b"cache-control") == [b"no-store"]
+    assert (store.load(sid), store.ids()) == (None, 1)
+
+
+def test_a_session_stored_by_an_application_that_fails_is_deleted(
+    connect: Connect, store: RecordingStore
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        change(scope)
+        await scope["session"].asave()
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        connect().serve(app)
+    assert store.calls == ["create", "delete"]
+    assert store.ids() == 0
+
+
+def test_a_new_id_that_an_application_that_fails_cannot_send_is_warned_of(
+    connect: Connect, store: RecordingStore, sid: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await renew_and_save(scope)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        connect(sid=sid).serve(app)
+    assert store.ids() == 1
+    (said,) = caplog.records
+    assert "a session's new id could not be sent" in said.getMessage()
+
+
+class SlowToMove:
+    """A store of a user's own, whose regenerate waits in its thread to be let."""
+
+    def __init__(self, store: RecordingStore) -> None:
+        self.codec = store.codec
+        self.load, self.create, self.save = store.load, store.create, store.save
+        self.touch, self.delete = store.touch, store.delete
+        self._regenerate = store.regenerate
+        self.moving, self.go = threading.Event(), threading.Event()
+
+    def regenerate(self, *arguments: Any, **keywords: Any) -> Any:
+        self.moving.set()
+        assert self.go.wait(20)
+        return self._regenerate(*arguments, **keywords)
+
+    async def out_of_time(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what regenerates, and have a time limit end it while the store is at it."""
+
+        async def end(limit: asyncio.Timeout) -> None:
+            assert await asyncio.to_thread(self.moving.wait, 20)
+            limit.reschedule(asyncio.get_running_loop().time())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.go.set()
+
+        try:
+            async with asyncio.timeout(None) as limit:
+                ending = asyncio.create_task(end(limit))
+                await work()
+        except TimeoutError:
+            await ending
+
+
+@pytest.mark.parametrize("at", ["its save", "its response"])
+def test_the_response_after_a_time_limit_tells_of_the_new_id(
+    connect: Connect, store: RecordingStore, sid: str, at: str
+) -> None:
+    slow = SlowToMove(store)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = scope["session"]
+        session.regenerate()
+        change(scope)
+        work = session.asave if at == "its save" else lambda: send(START)
+        await slow.out_of_time(work)
+        await send({**START, "status": 504})
+        await send(BODY)
+
+    wire = connect(sid=sid)
+    wire.serve(app, store=slow)
+    assert [message.get("status") for message in wire.sent] == [504, None]
+    assert len(wire.all(b"set-cookie")) == 1
+    assert (store.load(sid), store.ids()) == (None, 1)

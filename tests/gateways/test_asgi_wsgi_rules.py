@@ -283,6 +283,35 @@ def test_a_destroyed_session_is_deleted_and_its_cookie_expired(
     assert answer.expires_the_cookie
 
 
+@pytest.mark.parametrize("taken_out", [False, True], ids=["destroyed", "taken out"])
+def test_with_save_uninitialized_a_session_that_ended_starts_no_other(
+    make_site: Callable[..., Site], store: RecordingStore, valid: str, *, taken_out: bool
+) -> None:
+    def end(here: Here) -> None:
+        if taken_out:
+            del here.place[here.key]
+        else:
+            here.session.destroy()
+
+    site = make_site(save_uninitialized=True)
+    answer = site.request(end, cookie=valid)
+    assert store.calls == ["load", "delete"]
+    assert answer.expires_the_cookie
+    assert store.ids() == 0
+
+
+def test_destroyed_and_saved_it_is_not_stored_again(
+    site: Site, store: RecordingStore, valid: str
+) -> None:
+    def leave(here: Here) -> None:
+        here.session.destroy()
+        here.session.save()
+
+    answer = site.request(leave, cookie=valid)
+    assert answer.expires_the_cookie
+    assert store.ids() == 0
+
+
 def test_destroying_no_session_expires_only_a_cookie_that_verified(
     site: Site, store: RecordingStore, stranger: str | None, looked_up: list[str]
 ) -> None:

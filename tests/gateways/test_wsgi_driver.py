@@ -409,6 +409,20 @@ def test_of_two_with_the_same_key_the_outer_one_works(
     assert server.all("set-cookie") == []
 
 
+def test_two_of_one_cookie_are_refused_by_the_keys_of_both(
+    call: Call, store: RecordingStore
+) -> None:
+    server = call()
+    app = returning([b"the page"])
+    inner = SessionMiddleware(app, MemoryStore(), "another secret", key="beaker.session")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"key='session' and key='beaker\.session', use one cookie, 'sid'",
+    ):
+        server.serve(inner, validated=False)
+    assert (server.status, store.ids()) == ("", 0)
+
+
 @pytest.mark.parametrize("body", [[b"the page"], Pieces(b"the ", b"page")], ids=str)
 def test_two_with_different_keys_both_work(call: Call, store: RecordingStore, body: Any) -> None:
     other = MemoryStore()

@@ -391,3 +391,56 @@ def test_a_change_that_cannot_be_saved_while_the_body_streams_is_an_error_for_th
     with pytest.raises(type(error)):
         server.serve(answering(body, lambda environ: None))
     assert body.closed == 1
+
+
+# -- a new id, and a response that is not the application's ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoreError("the disk fails"), "503"), (ConflictError({}, {}), "409")]
+)
+def test_a_refusal_tells_of_the_new_id_that_was_stored_before(
+    call: Call, store: RecordingStore, sid: str, error: Exception, status: str
+) -> None:
+    def renew_save_and_change(environ: Any) -> None:
+        environ[KEY].regenerate()
+        environ[KEY].save()
+        change(environ)
+        store.failing["save"] = error
+
+    server = call(sid)
+    server.serve(answering([b"the page"], renew_save_and_change))
+    assert server.status.startswith(status)
+    (cookie,) = server.all("set-cookie")
+    assert "Max-Age" not in cookie
+    assert server.all("cache-control") == ["no-store"]
+    assert (store.load(sid), store.ids()) == (None, 1)
+
+
+def test_a_session_stored_by_an_application_that_fails_is_deleted(
+    call: Call, store: RecordingStore
+) -> None:
+    def store_and_fail(environ: Any) -> None:
+        change(environ)
+        environ[KEY].save()
+        fail()
+
+    with pytest.raises(LookupError):
+        call().serve(answering([b"the page"], store_and_fail), validated=False)
+    assert store.calls == ["create", "delete"]
+    assert store.ids() == 0
+
+
+def test_a_new_id_that_an_application_that_fails_cannot_send_is_warned_of(
+    call: Call, store: RecordingStore, sid: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def renew_and_fail(environ: Any) -> None:
+        environ[KEY].regenerate()
+        environ[KEY].save()
+        fail()
+
+    with pytest.raises(LookupError):
+        call(sid).serve(answering([b"the page"], renew_and_fail), validated=False)
+    assert store.ids() == 1
+    (said,) = caplog.records
+    assert "a session's new id could not be sent" in said.getMessage()

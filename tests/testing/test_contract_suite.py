@@ -17,6 +17,7 @@ SUITE: Final = """
 import contextlib, dataclasses, math, os, threading, time
 import pytest
 from filesession.errors import LockTimeout, SessionGone
+from filesession.lifetime import UNSET
 from filesession.stores import MemoryStore
 from filesession.stores.entry import Entry, handle_of
 from filesession.testing import StoreContract, base
@@ -182,12 +183,41 @@ class TestPretending(Suite):
     "test_a_stale_save_keeps_the_cookie_attributes_set_meanwhile": """
 class WritingCookiesBack(MemoryStore):
     def save(self, sid, data, *, base=None, **how):
-        if base is not None:
-            how.setdefault("cookie", base.cookie)
-        return super().save(sid, data, base=base, **how)
+        saved = super().save(sid, data, base=base, **how)
+        if base is None or "cookie" in how:
+            return saved
+        return super().save(sid, saved.data, cookie=base.cookie)
 
 class TestWritingCookiesBack(Suite):
     kind = WritingCookiesBack
+""",
+    "test_two_that_set_different_cookie_attributes_both_keep_theirs": """
+class ReplacingCookies(MemoryStore):
+    def save(self, sid, data, **how):
+        saved = super().save(sid, data, **how)
+        return super().save(sid, saved.data, cookie=how.get("cookie", UNSET))
+
+class TestReplacingCookies(Suite):
+    kind = ReplacingCookies
+""",
+    "test_with_overwrite_the_cookie_attributes_are_ours_alone": """
+class KeepingCookies(MemoryStore):
+    def save(self, sid, data, *, conflict="merge", **how):
+        if conflict == "overwrite":
+            how["cookie"] = {**self.load(sid).cookie, **how["cookie"]}
+        return super().save(sid, data, conflict=conflict, **how)
+
+class TestKeepingCookies(Suite):
+    kind = KeepingCookies
+""",
+    "test_a_session_that_moves_keeps_the_cookie_attributes_of_both": """
+class ReplacingAsItMoves(MemoryStore):
+    def regenerate(self, sid, data=None, *, cookie=UNSET, **how):
+        new = super().regenerate(sid, data, **how)
+        return self.save(new.id, new.data, cookie=cookie)
+
+class TestReplacingAsItMoves(Suite):
+    kind = ReplacingAsItMoves
 """,
     "test_a_regenerated_session_keeps_its_cookie_attributes": """
 class Stripping(MemoryStore):
