@@ -434,6 +434,26 @@ def store(tmp_path: Path) -> RecordingStore:
 
 
 @pytest.fixture
+def sid(store: RecordingStore) -> str:
+    """A stored session."""
+    sid: str = store.create({"user": "ada"}).id
+    store.calls.clear()
+    store.journal.clear()
+    return sid
+
+
+@pytest.fixture
+def stored(store: RecordingStore, sid: str) -> Callable[[], Any]:
+    """What is stored of it now; None: it is gone."""
+
+    def read() -> Any:
+        record = store.load(sid)
+        return None if record is None else record.data
+
+    return read
+
+
+@pytest.fixture
 def connect(store: RecordingStore) -> Callable[..., Wire]:
     """Opens an ASGI connection: headers, and keywords for its scope; with the cookie of ``sid``."""
 

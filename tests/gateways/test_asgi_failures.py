@@ -27,26 +27,6 @@ Connect = Callable[..., "Wire"]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-@pytest.fixture
-def sid(store: RecordingStore) -> str:
-    """A stored session."""
-    sid: str = store.create({"user": "ada"}).id
-    store.calls.clear()
-    store.journal.clear()
-    return sid
-
-
-@pytest.fixture
-def stored(store: RecordingStore, sid: str) -> Callable[[], Any]:
-    """What is stored of it now; None: it is gone."""
-
-    def read() -> Any:
-        record = store.load(sid)
-        return None if record is None else record.data
-
-    return read
-
-
 def change(scope: Any) -> None:
     scope["session"]["seen"] = True
 

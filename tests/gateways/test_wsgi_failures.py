@@ -24,26 +24,6 @@ App = Callable[[Any, Any], Iterable[bytes]]
 Call = Callable[..., "Server"]
 
 
-@pytest.fixture
-def sid(store: RecordingStore) -> str:
-    """A stored session."""
-    sid: str = store.create({"user": "ada"}).id
-    store.calls.clear()
-    store.journal.clear()
-    return sid
-
-
-@pytest.fixture
-def stored(store: RecordingStore, sid: str) -> Callable[[], Any]:
-    """What is stored of it now; None: it is gone."""
-
-    def read() -> Any:
-        record = store.load(sid)
-        return None if record is None else record.data
-
-    return read
-
-
 def change(environ: Any) -> None:
     environ[KEY]["seen"] = True
 
