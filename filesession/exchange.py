@@ -305,10 +305,8 @@ class Exchange:
         nothing_done = self._kept and not (session.announce or session.destroyed)
         if nothing_done or session.gone:
             return []
-        browsers = self._browsers
-        leaving = [browsers.expire(https=https)] if self._may_expire() else []
         if session.is_new:
-            return leaving if session.destroyed else []
+            return self._leaving(None) if session.destroyed else []
         policy = session.cookie.policy
         if not self._is_announced():
             return []
@@ -317,13 +315,19 @@ class Exchange:
             return []
         assert session.id is not None
         value = self._rules.signer.sign(session.id)
-        cookie = policy.announce(value, https=https, now=time.time())
-        # In another place it would be another cookie, and the old one would hide it or be hidden.
-        return [cookie] if policy.place == browsers.place else [*leaving, cookie]
+        return [*self._leaving(policy), policy.announce(value, https=https, now=time.time())]
 
-    def _may_expire(self) -> bool:
-        """Whether the browser has a cookie of ours, and is to hear of its end."""
-        return self._verified and self._browsers.may_be_sent(self._visit.https)
+    def _leaving(self, coming: CookiePolicy | None) -> list[str]:
+        """The end of the cookies the browser may have where the coming one will not replace them.
+
+        In another place it is another cookie, and the dead one would hide the live one.
+        """
+        https, places = self._visit.https, {} if coming is None else {coming.place: ""}
+        moved = coming is not None and self.session.announce
+        for policy in (self._browsers, *((self._rules.policy,) if moved else ())):
+            if self._verified and policy.place not in places and policy.may_be_sent(https):
+                places[policy.place] = policy.expire(https=https)
+        return [cookie for cookie in places.values() if cookie]
 
     def _is_announced(self) -> bool:
         """Whether the cookie of a stored session goes out, as far as it is known now."""

@@ -1,11 +1,14 @@
-"""What an application asked of its session beside the data, until it is written."""
+"""What a session has to remember until it is written, and while it is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from filesession.lifetime import UNSET, Unsettable
+from filesession.record import SessionRecord
+from filesession.stores.entry import Conflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,25 @@ class Pending:
     idle: float | Unsettable | None = UNSET
     sid: str | None = None
 
+    @property
+    def asks_for_a_save(self) -> bool:
+        """Whether it is more than a new id."""
+        return self.forced or self.idle is not UNSET
+
+    def keywords(
+        self, record: SessionRecord, conflict: Conflict, cookie: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Those of a ``save`` or ``regenerate`` based on that record."""
+        keywords: dict[str, Any] = {
+            "base": record,
+            "conflict": "overwrite" if self.emptied else conflict,
+        }
+        if self.idle is not UNSET:
+            keywords["idle_timeout"] = self.idle
+        if cookie is not None:
+            keywords["cookie"] = cookie
+        return keywords
+
     def then(self, later: Pending) -> Pending:
         """Both, the later ones counting where they say something."""
         return Pending(
@@ -38,3 +60,20 @@ class Pending:
 
 
 NOTHING: Final = Pending()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a store call was made with, to go on from when it comes back.
+
+    Attributes:
+        record: what the session was then; None: it was new.
+        text: its data.
+        overrides: the cookie attributes of its own.
+        life: tells whether it was destroyed meanwhile.
+    """
+
+    record: SessionRecord | None
+    text: bytes
+    overrides: Mapping[str, Any]
+    life: object

@@ -7,8 +7,8 @@ Rules, on an event loop:
 2. No thread waits for a lock that can be had without waiting. Threads are few: if all of them
    waited, who holds the lock could get none to finish with.
 3. A lock that a thread gets for a task that was cancelled meanwhile is given back; any other call
-   that a thread has begun, and ``regenerate`` made of parts, is seen to its end, and who asked for
-   it learns what came of it: else a session would not know its new id.
+   that a thread has begun, or that gives an id, is seen to its end, and who asked for it learns
+   what came of it: else a session would not know its new id.
 4. The steps of one request are made one after the other, whichever of its tasks asks for them; but
    who holds the session's lock need not wait for one who waits for that lock: the tasks inside
    it take turns among themselves.
@@ -42,6 +42,9 @@ _log = logging.getLogger("filesession.runner")
 
 _LOCKING: Final = frozenset({"save", "delete", "regenerate"})
 """The verbs that need the lock of a session which others may hold."""
+
+_NAMING: Final = frozenset({"create", "regenerate"})
+"""The verbs that give an id, which is lost when who asked for it does not hear of it."""
 
 _ABSENT: Final = object()
 
@@ -186,7 +189,10 @@ class LoopRunner:
             parts = self.arun(_regenerated_by_parts(call))
             return await _to_its_end(asyncio.ensure_future(parts))
         if self._is_async:
-            return await getattr(self._store, call.verb)(*call.arguments, **call.keywords)
+            answer = getattr(self._store, call.verb)(*call.arguments, **call.keywords)
+            if call.verb in _NAMING:
+                return await _to_its_end(asyncio.ensure_future(answer))
+            return await answer
         if self._quick is None:
             return await self._called(_bound(self._store, call))
         try:

@@ -26,7 +26,7 @@ from filesession.cookies.overrides import SessionCookie
 from filesession.errors import ConflictError, SessionExists, SessionGone, StoreError
 from filesession.lifetime import UNSET, Timeout, seconds
 from filesession.locks import DEFAULT_TIMEOUT
-from filesession.pending import NOTHING, Pending
+from filesession.pending import NOTHING, Pending, Sent
 from filesession.record import NO_OVERRIDES, SessionRecord
 from filesession.stores.entry import gone, new_id
 from filesession.visit import Visit
@@ -45,8 +45,8 @@ class Session(Content):
     """
 
     __slots__ = (
-        *("_cookie", "_doomed", "_fresh", "_life", "_record", "_visit", "_warned", "_pending"),
-        *("announce", "changed", "destroyed", "extended", "gone"),
+        *("_cookie", "_doomed", "_fresh", "_life", "_moving", "_record", "_visit", "_warned"),
+        *("_pending", "announce", "changed", "destroyed", "extended", "gone"),
     )
 
     def __init__(self, visit: Visit, record: SessionRecord | None = None) -> None:
@@ -65,11 +65,12 @@ class Session(Content):
         #: It was deleted or has expired while the request was at work.
         self.gone = False
         self._cookie = SessionCookie(visit.policy, NO_OVERRIDES)
+        self._life = object()
+        self._moving = 0
         self._take(record)
 
     def _take(self, record: SessionRecord | None) -> None:
         """Be what the record says, and drop whatever was under way."""
-        self._life = object()  # who sees another than before knows that this happened
         self._record = record
         self._fresh = False
         self.extended = False
@@ -98,8 +99,7 @@ class Session(Content):
     @property
     def modified(self) -> bool:
         """It differs from what is stored. May be set to True, to have it saved as it is."""
-        asked = self._pending.forced or self._pending.idle is not UNSET
-        return asked or self._cookie.changed or self._data_changed()
+        return self._pending.asks_for_a_save or self._cookie.changed or self._data_changed()
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -164,6 +164,7 @@ class Session(Content):
         self.destroyed = True
         self.gone = False
         self.announce = False
+        self._life = object()  # who sees another than before knows that this happened
         self._take(None)
 
     def touch(self) -> None:
@@ -272,7 +273,8 @@ class Session(Content):
                 raise gone()
             return
         record, life, pending, modified = self._record, self._life, self._pending, self.modified
-        self._pending, overtaken = NOTHING, False
+        self._pending = NOTHING if record is not None else replace(NOTHING, sid=pending.sid)
+        overtaken = False
         try:
             if self._record is None:
                 asked = explicit or save_uninitialized or pending.regenerating
@@ -318,6 +320,7 @@ class Session(Content):
         """
         if self._fresh and self._record is not None:
             self._doomed.append(self._record.id)
+            self._life = object()
             self._take(None)
         yield from self.bury()
         if self.announce and self._record is not None:
@@ -328,27 +331,32 @@ class Session(Content):
     def _store_new(self, pending: Pending, *, wanted: bool) -> Steps[None]:
         if not (wanted and self._can_announce("cookie, so it is not stored")):
             return
-        data, text = self._encoded()
-        overrides, life = self._cookie.overrides, self._life
+        data, sent = self._content()
         keywords: dict[str, Any] = {
             "idle_timeout": None if pending.idle is UNSET else pending.idle,
-            "cookie": overrides or None,
+            "cookie": sent.overrides or None,
         }
         record = yield from self._under_a_new_id(
             pending.sid, lambda sid: StoreCall("create", (data,), {"sid": sid, **keywords})
         )
-        if self._written(record, text, overrides, life):
+        self._pending = replace(self._pending, sid=None)
+        if self._written(record, sent):
             self._fresh = self.announce = True
 
     def _regenerate(self, record: SessionRecord, pending: Pending) -> Steps[None]:
-        data, text = self._encoded()
-        keywords, life = self._save_keywords(record, pending), self._life
-        overrides = self._cookie.overrides
-        written = yield from self._under_a_new_id(
-            pending.sid,
-            lambda sid: StoreCall("regenerate", (record.id, data), {"new_sid": sid, **keywords}),
-        )
-        if self._written(written, text, overrides, life):
+        data, sent = self._content()
+        keywords = self._save_keywords(record, pending)
+        self._moving += 1
+        try:
+            written = yield from self._under_a_new_id(
+                pending.sid,
+                lambda sid: StoreCall(
+                    "regenerate", (record.id, data), {"new_sid": sid, **keywords}
+                ),
+            )
+        finally:
+            self._moving -= 1
+        if self._written(written, sent):
             self.announce = True
 
     def _under_a_new_id(
@@ -367,24 +375,20 @@ class Session(Content):
                 return record
 
     def _save(self, record: SessionRecord, pending: Pending) -> Steps[None]:
-        announce, overrides = self._cookie.changed, self._cookie.overrides
-        data, text = self._encoded()
-        keywords, life = self._save_keywords(record, pending), self._life
-        written = yield StoreCall("save", (record.id, data), keywords)
-        if self._written(written, text, overrides, life):
+        announce, (data, sent) = self._cookie.changed, self._content()
+        written = yield StoreCall("save", (record.id, data), self._save_keywords(record, pending))
+        if self._written(written, sent):
             self.announce = self.announce or announce
+
+    def _content(self) -> tuple[dict[str, Any], Sent]:
+        """What is to be stored. Raises ``EncodeError`` before the store is asked."""
+        data, text = self._encoded()
+        return data, Sent(self._record, text, self._cookie.overrides, self._life)
 
     def _save_keywords(self, record: SessionRecord, pending: Pending) -> dict[str, Any]:
         conflict = self._visit.conflict if self._data_changed() else "merge"
-        keywords: dict[str, Any] = {
-            "base": record,
-            "conflict": "overwrite" if pending.emptied else conflict,
-        }
-        if pending.idle is not UNSET:
-            keywords["idle_timeout"] = pending.idle
-        if self._cookie.changed:
-            keywords["cookie"] = self._cookie.overrides
-        return keywords
+        own = self._cookie.overrides if pending.emptied or self._cookie.changed else None
+        return pending.keywords(record, conflict, own)
 
     def _touch(self, record: SessionRecord, *, certain: bool = False) -> Steps[None]:
         try:
@@ -392,14 +396,13 @@ class Session(Content):
         except StoreError as error:
             _log.warning("%s", error)  # the session lives on; the next request touches it again
             return
-        if not alive:
+        if not alive and not self._moving:  # else another task is giving it its new id
             raise gone()
 
     def _reloading(self) -> Steps[None]:
         if self._record is None:
             raise gone()
-        life = self._life
-        record = yield StoreCall("load", (self._record.id,))
+        life, record = self._life, (yield StoreCall("load", (self._record.id,)))
         if self._life is not life:
             return  # it was ended meanwhile
         self.gone = record is None
@@ -407,15 +410,16 @@ class Session(Content):
             raise gone()
         self._take(record)
 
-    def _written(
-        self, record: SessionRecord, sent: bytes, overrides: Mapping[str, Any], life: object
-    ) -> bool:
+    def _written(self, record: SessionRecord, sent: Sent) -> bool:
         """Go on from what was stored; False when the session was ended while it was."""
-        if self._life is not life:
-            if record.id not in self._doomed:
-                self._doomed.append(record.id)
+        if self._life is not sent.life:
+            self._doomed += [] if record.id in self._doomed else [record.id]
             return False
-        self._catch_up(record, sent, overrides)
+        if self._record is sent.record:
+            self._catch_up(record, sent.text, sent.overrides)
+        else:  # another task saved it, or read it anew
+            self._catch_up(record, self._text)
+        self.gone = False
         return True
 
     def _catch_up(

@@ -1264,3 +1264,27 @@ def test_changes_are_noticed_and_undone_without_the_stores_text(clock: ManualClo
         fail_inside()
     assert session["cart"] == [{"name": "tea", "count": 2}]
     assert not session.modified
+
+
+def test_emptied_it_has_none_of_the_cookie_attributes_another_gave_it(store: AnyStore) -> None:
+    session = stored(store, {"n": 1})
+    assert session.id is not None
+    store.save(session.id, {"n": 2}, cookie={"max_age": 999_999}, idle_timeout=999_999)
+    session.regenerate(keep_data=False)
+    session["user"] = "ada"
+    session.save()
+    record = loaded(store, session.id)
+    assert (record.data, dict(record.cookie)) == ({"user": "ada"}, {})
+    assert record.idle_timeout == store.lifetime.idle_timeout
+    assert session.cookie.max_age is None
+
+
+def test_cookie_attributes_that_do_not_go_together_cost_no_change(store: AnyStore) -> None:
+    sid = store.create({"n": 1}, cookie={"secure": True}).id
+    session = a_session(store, sid)
+    store.save(sid, {"n": 1}, cookie={"secure": True, "same_site": "none"})
+    session.cookie.secure = False
+    with session.lock():
+        session["n"] = 2
+    assert loaded(store, sid).data == {"n": 2}
+    assert session.cookie.secure is False

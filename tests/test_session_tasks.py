@@ -1004,24 +1004,111 @@ def test_what_a_save_in_coroutines_was_to_do_waits_for_the_next_when_it_is_cut_s
     store: Coroutines,
 ) -> None:
     session = stored(store, {"n": 1})
-    old = id_of(session)
-    session.regenerate()
+    session["n"] = 2
     session.idle_timeout = 60
 
     async def main() -> None:
-        stop = store.stop("regenerate")
+        stop = store.stop("save")
         saving = asyncio.create_task(session.asave())
         await stop.reached.wait()
         saving.cancel()
         with pytest.raises(asyncio.CancelledError) as raised:
             await saving
         assert raised.value.__traceback__ is not None  # which keeps the frames of the save
-        assert (session.id, session.idle_timeout) == (old, 60)
+        assert session.idle_timeout == 60
         await session.asave()
 
     run(main())
+    record = loaded(store.inner, id_of(session))
+    assert (record.data, record.idle_timeout) == ({"n": 2}, 60)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_in_coroutines_too_a_new_id_is_heard_of_though_the_save_is_cut_short(
+    store: Coroutines, moment: Moment
+) -> None:
+    session = stored(store, {"n": 1})
+    old = id_of(session)
+    session.regenerate()
+
+    async def main() -> None:
+        stop = store.stop("regenerate", moment)
+        saving = asyncio.create_task(session.asave())
+        await stop.reached.wait()
+        saving.cancel()
+        await others_run()
+        stop.go.set()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await saving
+        assert type(raised.value) is asyncio.CancelledError
+
+    run(main())
     assert session.id != old
-    assert loaded(store.inner, id_of(session)).idle_timeout == 60
+    assert session.announce
+    assert store.calls.count("regenerate") == 1
+    assert loaded(store.inner, id_of(session)).data == {"n": 1}
+
+
+def test_one_that_reads_it_anew_does_not_end_what_another_saves(store: Coroutines) -> None:
+    session = stored(store, {"n": 1})
+
+    async def saver() -> None:
+        session["cart"] = ["tea"]
+        await session.asave()
+
+    async def main() -> None:
+        stop = store.stop("save", "after")
+        saving = asyncio.create_task(saver())
+        await stop.reached.wait()
+        await LoopRunner(store, offload=None).arun(session._reloading())  # as inside a lock
+        session["late"] = True
+        stop.go.set()
+        await saving
+        await session.asave()
+
+    run(main())
+    assert "delete" not in store.calls
+    assert session == {"n": 1, "cart": ["tea"], "late": True}
+    assert loaded(store.inner, id_of(session)).data == session
+
+
+def test_a_touch_that_finds_the_session_on_its_way_to_a_new_id_is_no_end(
+    store: Coroutines,
+) -> None:
+    session = stored(store, {"n": 1})
+    old = id_of(session)
+
+    async def main() -> None:
+        session.regenerate()
+        stop = store.stop("regenerate", "after")
+        moving = asyncio.create_task(session.asave())
+        await stop.reached.wait()
+        runner = LoopRunner(store, offload=None)
+        await runner.arun(session.commit(explicit=True))  # as a task outside the lock does
+        stop.go.set()
+        await moving
+
+    run(main())
+    assert not session.gone
+    assert session.announce
+    assert session.id != old
+
+
+def test_the_id_of_a_new_session_is_the_same_while_it_is_made(store: Coroutines) -> None:
+    session = a_session(store)
+    session["n"] = 1
+    sid = session.id
+
+    async def main() -> None:
+        stop = store.stop("create")
+        saving = asyncio.create_task(session.asave())
+        await stop.reached.wait()
+        assert session.id == sid
+        stop.go.set()
+        await saving
+
+    run(main())
+    assert session.id == sid
 
 
 def test_so_it_does_when_a_blocking_save_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:

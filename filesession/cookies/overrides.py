@@ -103,7 +103,10 @@ class SessionCookie:
         if dict(stored) != base or self._overrides != base:
             ours = self._overrides
             self.load(stored)
-            self.reset(merged(base, ours, self._overrides, _PLAIN))
+            try:
+                self.reset(merged(base, ours, self._overrides, _PLAIN))
+            except ConfigurationError:  # theirs and ours do not go together
+                self.reset(ours)
         else:
             self.keep()
 

@@ -21,16 +21,17 @@ class Browser:
 
     Attributes:
         seen: the session as the application found it, request by request.
+        jar: its cookies.
     """
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._jar = CookieJar()
+        self.jar = CookieJar()
         self.seen: list[dict[str, Any]] = []
 
     def visit(self, path: str, act: Callable[[Any], object] = lambda session: None) -> Answer:
         request = Request(f"{HOST}{path}")  # noqa: S310 - never opened
-        self._jar.add_cookie_header(request)
+        self.jar.add_cookie_header(request)
         sent = request.get_header("Cookie")
 
         def handler(here: Here) -> None:
@@ -38,12 +39,12 @@ class Browser:
             act(here.session)
 
         answer = self._site.request(handler, cookie=sent, path=path, https=True)
-        self._jar.extract_cookies(_Response(answer), request)  # type: ignore[arg-type]
+        self.jar.extract_cookies(_Response(answer), request)  # type: ignore[arg-type]
         return answer
 
     def held(self) -> Iterator[tuple[str, str]]:
         """Where the cookies it has are."""
-        return ((cookie.domain, cookie.path) for cookie in self._jar)
+        return ((cookie.domain, cookie.path) for cookie in self.jar)
 
 
 class _Response:
@@ -184,4 +185,22 @@ def test_one_that_moved_together_with_a_new_id_is_expired_too(
     browser.visit("/", move_and_log_in)
     browser.visit("/")
     assert browser.seen[2] == {"cart": 1, "user": "ada"}
+    assert list(browser.held()) == [(".example.com", "/")]
+
+
+def test_a_place_the_browser_never_heard_of_hides_no_login(
+    browser: Browser, site: Site, store: RecordingStore
+) -> None:
+    browser.visit("/", put(cart=1))
+    (info,) = store.scan()
+    (sid,) = (cookie.value for cookie in browser.jar)
+
+    def too_late(here: Here) -> None:
+        here.late = lambda: to_domain(here.session)
+
+    site.request(too_late, cookie=f"sid={sid}", https=True)
+    assert store.inspect(info.handle) is not None
+    browser.visit("/", log_in)
+    browser.visit("/")
+    assert browser.seen[2:] == [{"cart": 1, "user": "ada"}]
     assert list(browser.held()) == [(".example.com", "/")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -237,9 +238,10 @@ class TestDamaged:
     ) -> None:
         store.create({"n": 1}, sid="chosen")
         raw.path("chosen").write_bytes(b"damage")
-        with faults.failing(OSError(30, "Read-only file system"), only=("rename",)):
-            assert store.load("chosen") is None
-        assert "Read-only file system" in caplog.text
+        for code in (errno.ENOSPC, errno.EROFS):
+            with faults.failing(OSError(code, os.strerror(code)), only=("rename",)):
+                assert store.load("chosen") is None
+            assert os.strerror(code) in caplog.text
         assert raw.files() == [raw.path("chosen")]
         assert store.load("chosen") is None
         assert raw.files() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from filesession import locks
 from filesession.clock import Clock
 from filesession.codec import Codec
-from filesession.errors import FilesessionError, SessionExists, StoreUnavailable, store_error
+from filesession.errors import FilesessionError, SessionExists, StoreError, store_error
 from filesession.lifetime import Lifetime, Timeout
 from filesession.record import SessionRecord
 from filesession.stores.entry import Entry, accessed_at, gone
@@ -24,15 +25,21 @@ from filesession.stores.held import HeldLock, HeldLocks
 _log = logging.getLogger("filesession.store")
 
 
-@contextmanager
-def translated(doing: str, handle: str) -> Iterator[None]:
+class translated:  # noqa: N801 - a context manager reads as a verb
     """Every ``OSError`` inside becomes the ``StoreError`` that says what was tried."""
-    try:
-        yield
-    except FilesessionError:
-        raise
-    except OSError as error:
-        raise store_error(error, f"{doing} session {handle}") from error
+
+    __slots__ = ("_doing", "_handle")  # a generator would cost as much as the calls it guards
+
+    def __init__(self, doing: str, handle: str) -> None:
+        self._doing = doing
+        self._handle = handle
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, FilesessionError):
+            raise store_error(error, f"{self._doing} session {self._handle}") from error
 
 
 class Access:
@@ -200,8 +207,9 @@ class Access:
                     return
                 if self.is_over(found, self.clock()):
                     line = line_of(found.entry.as_ended(), seed_of(handle))
-                    file.append(line, found.mtime, sync=False, after=found)
-        except (OSError, StoreUnavailable) as error:  # also LockTimeout: it is being used
+                    mark = math.nextafter(found.mtime, 0)  # another: who knows the old one looks
+                    file.append(line, mark, sync=False, after=found)
+        except (OSError, StoreError) as error:  # also LockTimeout: it is being used
             _log.debug("session %s has expired, which was not written down: %s", handle, error)
 
     def set_aside(self, handle: str) -> None:
@@ -214,7 +222,7 @@ class Access:
             with self.exclusive(handle, timeout=0) as file:
                 if file is not None:
                     self.readable(file)
-        except (OSError, StoreUnavailable) as error:
+        except (OSError, StoreError) as error:
             _log.warning("session %s cannot be read, nor be set aside: %s", handle, error)
 
     def _move_aside(self, file: SessionFile) -> None:
@@ -260,6 +268,6 @@ class SessionLock(HeldLock):
 
     def _drop(self) -> None:
         with self.mutex:
-            if self.file is not None:
-                self.file.close()
-                self.file = None
+            file, self.file = self.file, None
+            if file is not None:
+                file.close()
