@@ -75,7 +75,11 @@ class ConflictError(FilesessionError):
 
 
 class StoreError(FilesessionError):
-    """The store could not do its work. What was stored is as it was before."""
+    """The store could not do its work. What was stored is as it was before.
+
+    But a durable store that fails in its last wait for the disk may have stored the new state, of
+    which it is not known whether it survives a power cut.
+    """
 
 
 class StoreFull(StoreError):  # noqa: N818 - the contract's name
