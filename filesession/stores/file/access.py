@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import os
 import threading
 from collections.abc import Iterator
@@ -207,8 +206,7 @@ class Access:
                     return
                 if self.is_over(found, self.clock()):
                     line = line_of(found.entry.as_ended(), seed_of(handle))
-                    mark = math.nextafter(found.mtime, 0)  # another: who knows the old one looks
-                    file.append(line, mark, sync=False, after=found)
+                    file.append(line, found.mtime, sync=False, after=found)
         except (OSError, StoreError) as error:  # also LockTimeout: it is being used
             _log.debug("session %s has expired, which was not written down: %s", handle, error)
 
