@@ -2,10 +2,10 @@
 
 Rules:
 
-1. A reader takes no lock. A writer opens the file, takes its lock, looks at what is stored now, and
-   appends one line.
-2. Nothing but ``create`` makes a session's name. A save, a touch or a regenerate that finds none
-   tells its caller that the session is gone.
+1. A reader takes no lock, but to write down that a session has ended. A writer opens the file,
+   takes its lock, looks at what is stored now, and appends one line.
+2. Nothing but ``create`` makes a session, and ``regenerate`` moves one. A save, a touch or a
+   regenerate that finds none tells its caller that the session is gone.
 3. Data is encoded before the lock is taken: what cannot be stored changes nothing and delays no
    one.
 4. Every error of the system becomes a ``StoreError``. Only a missing file means a missing session,
@@ -305,7 +305,7 @@ class FileStore(WholeDirectory):
         return following.record(sid, now, self._lifetime, self.codec)
 
     def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:
-        """Note that the session was used now: with ``base``, one ``utime`` and no look at the file.
+        """Note that the session was used; with ``base``, one look at its mark and one ``utime``.
 
         A touch that follows the last activity by less than the touch interval is skipped.
 
