@@ -50,7 +50,7 @@ class EncodeError(FilesessionError, TypeError):
 
 
 class SessionGone(FilesessionError, LookupError):  # noqa: N818 - the contract's name
-    """The session was deleted or has expired since it was loaded; nothing was written."""
+    """The session was deleted, given a new id, or has expired; nothing was written."""
 
 
 class SessionExists(FilesessionError):  # noqa: N818 - the field's word, as FileExistsError

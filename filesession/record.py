@@ -32,6 +32,8 @@ class SessionRecord:
         cookie: the cookie attributes this session overrode.
         lineage: random, made when the session is created: tells it from a later one of the same id.
         encoded: the data as it was loaded, in JSON; what ``base`` compares with.
+        forwarded: ``id`` is the old one of a session that was just given a new id: for reading, as
+            every save or touch by it is refused.
     """
 
     id: str = field(repr=False)
@@ -45,6 +47,7 @@ class SessionRecord:
     cookie: Mapping[str, Any] = field(default_factory=lambda: NO_OVERRIDES)
     lineage: str = field(default="", repr=False)
     encoded: bytes = field(default=b"", repr=False)
+    forwarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

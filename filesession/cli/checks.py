@@ -17,12 +17,12 @@ from filesession.janitor.heartbeat import FRESH, HEARTBEAT, janitor_state
 from filesession.janitor.leader import LOCK
 from filesession.janitor.wording import counted, span_text
 from filesession.stores.entry import AHEAD
-from filesession.stores.file.layout import CORRUPT, SECRET, SECRET_BYTES, SESSIONS, Layout
+from filesession.stores.file.layout import CORRUPT, MOVED, SECRET, SECRET_BYTES, SESSIONS, Layout
 from filesession.stores.file.manifest import Manifest
 from filesession.stores.file.ownership import MANIFEST, as_user, fault_of, user_text
 from filesession.stores.file.sessionfile import YOUNG, look
 
-KNOWN: Final = frozenset({MANIFEST, SECRET, SESSIONS, CORRUPT, LOCK, HEARTBEAT})
+KNOWN: Final = frozenset({MANIFEST, SECRET, SESSIONS, CORRUPT, MOVED, LOCK, HEARTBEAT})
 """What belongs into a session directory, beside temporary files."""
 
 RESTORE: Final = (
@@ -161,7 +161,7 @@ class Census:
     def _others(self) -> list[str]:
         """What else is to be ours alone: directories, and files of ours but the secret."""
         root = self.layout.directory
-        names = (SESSIONS, CORRUPT, MANIFEST, LOCK, HEARTBEAT)
+        names = (SESSIONS, CORRUPT, MOVED, MANIFEST, LOCK, HEARTBEAT)
         paths = [*(os.path.join(root, name) for name in names), *sorted(self.shards)]
         return [path for path in paths if os.path.exists(path) and not os.path.islink(path)]
 

@@ -263,7 +263,8 @@ def merged(
 
 def gone() -> SessionGone:
     """The error for a session that is not there any more."""
-    return SessionGone("the session was deleted or has expired; nothing was written")
+    msg = "the session was deleted, has expired, or has a new id by now; nothing was written"
+    return SessionGone(msg)
 
 
 def _same(one: object, other: object, codec: Codec) -> bool:

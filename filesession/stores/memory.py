@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from filesession import locks
@@ -29,6 +29,7 @@ from filesession.stores.entry import (
     new_handle,
     new_id,
 )
+from filesession.stores.forwarding import LONGEST_GRACE, Forwarding, followed, grace_of
 from filesession.stores.slots import Slot, SlotLock, Slots
 
 
@@ -46,10 +47,12 @@ class MemoryStore:
         touch_interval: seconds; a twentieth of the idle timeout, 60 at most, when None.
         codec: turns data into JSON text and back; plain JSON when None.
         shard_depth: of no effect, as ``durable``.
+        regenerate_grace: seconds, 10 at most, for which a replaced id still opens its session, to
+            be read; None: it is dead at once.
         clock: gives POSIX seconds.
 
     Raises:
-        ConfigurationError: a timeout is not a positive time.
+        ConfigurationError: a timeout is not a positive time, or the grace longer than 10 seconds.
     """
 
     def __init__(
@@ -61,12 +64,14 @@ class MemoryStore:
         touch_interval: Timeout | None = None,
         codec: Codec | None = None,
         shard_depth: int | None = None,  # noqa: ARG002 - of no effect, see above
+        regenerate_grace: Timeout | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.codec: Codec = JSONCodec() if codec is None else codec
         self._lifetime = Lifetime.of(idle_timeout, absolute_timeout, touch_interval)
         self._clock = system_clock if clock is None else clock
         self._slots = Slots()
+        self._grace = grace_of(regenerate_grace)
         self._patience = locks.DEFAULT_TIMEOUT
 
     def __repr__(self) -> str:
@@ -89,8 +94,23 @@ class MemoryStore:
         return store
 
     def load(self, sid: str) -> SessionRecord | None:
-        """The live session of that id; None when absent, expired or malformed. Never waits."""
+        """The live session of that id; None when absent, expired or malformed. Never waits.
+
+        For an id that ``regenerate`` replaced, within the grace, the session as it is now,
+        ``forwarded``.
+        """
         handle = handle_of(sid) or ""
+        record = self._loaded(handle, sid)
+        if record is not None:
+            return record
+        for forwarding in self._followed(handle):
+            record = self._loaded(forwarding.handle, sid)
+            if record is not None and record.lineage == forwarding.lineage:
+                return replace(record, forwarded=True)
+        return None
+
+    def _loaded(self, handle: str, sid: str) -> SessionRecord | None:
+        """The live session of that handle, as the record of that id."""
         slot, now = self._slots.named.get(handle), self._clock()
         if slot is None:
             return None
@@ -98,6 +118,11 @@ class MemoryStore:
             return self._record(sid, slot, now)
         self._end(handle, slot)
         return None
+
+    def _followed(self, handle: str) -> Iterator[Forwarding]:
+        """Where a session may be that was just given a new id, the nearest first."""
+        if self._grace is not None:
+            yield from followed(self._slots.moved.get, handle, self._clock(), self._grace)
 
     def create(
         self,
@@ -187,12 +212,19 @@ class MemoryStore:
         Raises:
             LockTimeout: another kept its lock for 10 seconds.
         """
-        return self.evict(handle_of(sid) or "")
+        handle = handle_of(sid) or ""
+        return self.evict(handle) or any(
+            self.evict(forwarding.handle, lineage=forwarding.lineage)
+            for forwarding in self._followed(handle)
+        )
 
-    def evict(self, handle: str) -> bool:
-        """``delete`` by the stored name, for those who do not know the id."""
+    def evict(self, handle: str, *, lineage: str | None = None) -> bool:
+        """``delete`` by the stored name, for those who do not know the id.
+
+        With ``lineage`` only the session that was created with it.
+        """
         with self._slots.exclusive(handle, self._patience) as slot:
-            if slot is None:
+            if slot is None or lineage not in (None, slot.entry.lineage):
                 return False
             del self._slots.named[handle]
             return slot.is_live(self._lifetime, self._clock())
@@ -234,7 +266,8 @@ class MemoryStore:
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            if not self._slots.move(handle, target):
+            forwarding = Forwarding(target, slot.entry.lineage, now)
+            if not self._slots.move(handle, forwarding, noted=self._grace is not None):
                 raise _taken(target)
             slot.entry, slot.mark = following, now
             return self._record(chosen, slot, now)
@@ -276,6 +309,8 @@ class MemoryStore:
             tally.examined = examined
             if progress is not None:
                 progress(examined)
+        if not dry_run:
+            self._slots.forget(self._clock() - LONGEST_GRACE)
         return SweepReport(
             started_at=started,
             seconds=time.monotonic() - tick,

@@ -18,6 +18,7 @@ from filesession import locks
 from filesession.lifetime import Lifetime, Timeout
 from filesession.record import SessionRecord
 from filesession.stores.entry import Entry, accessed_at
+from filesession.stores.forwarding import Forwarding
 from filesession.stores.held import HeldLock, HeldLocks
 
 
@@ -55,6 +56,7 @@ class Slots:
 
     def __init__(self) -> None:
         self.named: dict[str, Slot] = {}
+        self.moved: dict[str, Forwarding] = {}
         self.held: HeldLocks[SlotLock] = HeldLocks()
 
     def mine(self, handle: str) -> Slot | None:
@@ -95,13 +97,24 @@ class Slots:
         finally:
             slot.lock.release()
 
-    def move(self, handle: str, target: str) -> bool:
-        """Give a session whose lock is held another handle; False when that one is taken."""
+    def move(self, handle: str, forwarding: Forwarding, *, noted: bool) -> bool:
+        """Give a session whose lock is held another handle; False when that one is taken.
+
+        With ``noted``, have the old one lead there.
+        """
         slot = self.named[handle]
-        if self.named.setdefault(target, slot) is not slot:
+        if self.named.setdefault(forwarding.handle, slot) is not slot:
             return False
+        if noted:
+            self.moved[handle] = forwarding
         del self.named[handle]
         return True
+
+    def forget(self, until: float) -> None:
+        """Drop the notes of sessions that moved up to then, POSIX seconds."""
+        for handle, forwarding in list(self.moved.items()):
+            if forwarding.at < until:
+                self.moved.pop(handle, None)
 
 
 class SlotLock(HeldLock):

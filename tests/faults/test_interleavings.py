@@ -151,10 +151,13 @@ def attempted(call: Callable[[], Any]) -> Any:
         return error
 
 
-def in_turn(first: Call, second: Call, *, filled: bool, reverse: bool) -> Any:
+def in_turn(
+    first: Call, second: Call, *, filled: bool, reverse: bool, grace: float | None = None
+) -> Any:
     """The outcomes and the end when one comes after the other, by the model."""
     clock = ManualClock()
-    site = Site.made(MemoryStore(IDLE, clock=clock), clock, filled=filled)
+    store = MemoryStore(IDLE, clock=clock, regenerate_grace=grace)
+    site = Site.made(store, clock, filled=filled)
     calls = [lambda: first(site, "a"), lambda: second(site, "b")]
     if reverse:
         outcomes = [attempted(call) for call in calls[::-1]][::-1]
@@ -176,10 +179,12 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sites(directory: Path, quick_disk: None) -> Iterator[Callable[[bool], Site]]:
-    def made(filled: bool) -> Site:  # noqa: FBT001 - a row of the table
+def sites(directory: Path, quick_disk: None) -> Iterator[Callable[..., Site]]:
+    def made(filled: bool, grace: float | None = None) -> Site:  # noqa: FBT001 - a row of the table
         clock = ManualClock()
-        store = FileStore(directory, idle_timeout=IDLE, clock=clock, shard_depth=0)
+        store = FileStore(
+            directory, idle_timeout=IDLE, clock=clock, shard_depth=0, regenerate_grace=grace
+        )
         store.clear()
         return Site.made(store, clock, filled=filled)
 
@@ -192,7 +197,7 @@ def sites(directory: Path, quick_disk: None) -> Iterator[Callable[[bool], Site]]
     ("first", "second"), PAIRS, ids=[f"{one.__name__}-{two.__name__}" for one, two in PAIRS]
 )
 def test_two_calls_at_once_are_one_after_the_other(
-    sites: Callable[[bool], Site],
+    sites: Callable[..., Site],
     directory: Path,
     first: Call,
     second: Call,
@@ -217,3 +222,26 @@ def test_two_calls_at_once_are_one_after_the_other(
         ]
         assert not (directory / "corrupt").exists()
     assert runs > 1
+
+
+@pytest.mark.parametrize("other", CALLS, ids=[call.__name__ for call in CALLS])
+def test_beside_a_regenerate_with_a_grace_too(
+    sites: Callable[..., Site], directory: Path, other: Call
+) -> None:
+    sites(filled=False)
+    (directory / "moved").mkdir(exist_ok=True)  # for the calls to be the same each time
+    allowed = [
+        in_turn(regenerate, other, filled=False, reverse=reverse, grace=10)
+        for reverse in (False, True)
+    ]
+    latest: list[Site] = []
+
+    def calls() -> list[Callable[[], Any]]:
+        site = sites(filled=False, grace=10)
+        latest[:] = [site]
+        return [lambda: regenerate(site, "a"), lambda: other(site, "b")]
+
+    for run in interleavings(calls, preemptions=1):
+        outcomes = [told(outcome) for outcome in run.outcomes]
+        state = outcomes, latest[0].state(), len(latest[0].store)
+        assert state in allowed, [choice for choice, _, _ in run.taken]

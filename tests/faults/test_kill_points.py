@@ -175,6 +175,24 @@ def test_regenerate_leaves_one_id_that_works(
         check(*(sid for sid, state in zip(("sid", "new"), states, strict=True) if state))
 
 
+def test_in_a_grace_the_old_id_always_opens_the_session(
+    store: FileStore,
+    directory: Path,
+    clock: ManualClock,
+    prepare: Callable[[], None],
+    check: Callable[..., None],
+) -> None:
+    kind = FileStore(directory, durable=store._durable, clock=clock, regenerate_grace=5)
+    for killed in each_death(prepare, lambda: kind.regenerate("sid", NEW, new_sid="new")):
+        found, moved = kind.load("sid"), data_of(store, "new")
+        assert found is not None
+        assert (found.data, found.forwarded) == ((NEW, True) if moved else (OLD, False))
+        assert moved == (NEW if not killed or moved else None)
+        assert data_of(store, "sid") == (None if moved else OLD)
+        check("new" if moved else "sid")
+        assert not list((directory / "moved").glob("*"))
+
+
 def test_delete(store: FileStore, prepare: Callable[[], None], check: Callable[..., None]) -> None:
     for killed in each_death(prepare, lambda: store.delete("sid")):
         found = data_of(store, "sid")

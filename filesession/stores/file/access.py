@@ -18,7 +18,7 @@ from filesession.record import SessionRecord
 from filesession.stores.entry import Entry, accessed_at, gone
 from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
-from filesession.stores.file.sessionfile import NotASessionError, SessionFile, Snapshot, look
+from filesession.stores.file.sessionfile import NotASessionError, SessionFile, Snapshot, look, read
 from filesession.stores.held import HeldLock, HeldLocks
 
 _log = logging.getLogger("filesession.store")
@@ -134,6 +134,31 @@ class Access:
             return None
         return found
 
+    def load(self, handle: str, sid: str) -> SessionRecord | None:
+        """The live session of that handle, as the record of that id; None when there is none.
+
+        Raises:
+            StoreError, OSError: it could not be read.
+        """
+        try:
+            found = read(self.layout.path(handle), handle)
+        except NotASessionError:
+            self.set_aside(handle)
+            return None
+        if found is None:
+            self.layout.check_present()
+            return None
+        if found.entry is None:
+            self.set_aside(handle)
+            return None
+        now = self.clock()
+        if self.is_over(found, now):
+            if not found.entry.ended:
+                self.end(handle)
+            return None
+        accessed = accessed_at(found.mtime, now)
+        return found.entry.record(sid, accessed, self.lifetime, self.codec)
+
     def is_over(self, found: Snapshot, now: float) -> bool:
         """Whether the session a file holds has expired, or there is none."""
         entry = found.entry
@@ -144,6 +169,8 @@ class Access:
 
         With the loaded record as ``base``: nothing, or one look at the mark and one call to set it.
         """
+        if base is not None and base.forwarded:
+            return False
         path, now = self.layout.path(handle), self.clock()
         try:
             wanted = self._wants_touch_since(base, path, now)

@@ -65,8 +65,18 @@ def line_of(entry: Entry, seed: int) -> bytes:
         header["cookie"] = dict(entry.cookie)
     if entry.ended:
         header["ended"] = True
-    body = b"".join((dump_object(header)[:-1], _DATA, entry.data, b"}"))
+    return sealed(b"".join((dump_object(header)[:-1], _DATA, entry.data, b"}")), seed)
+
+
+def sealed(body: bytes, seed: int) -> bytes:
+    """A whole line of that content, which holds no line break."""
     return b"%08x %b\n" % (zlib.crc32(body, seed), body)
+
+
+def unsealed(line: bytes, seed: int) -> bytes | None:
+    """The content of a line; None when it is not whole."""
+    body = line[_PREFIX:-1]
+    return body if line == sealed(body, seed) else None
 
 
 def last_entry(content: bytes, seed: int) -> Entry | None:

@@ -5,6 +5,7 @@ DIR/                    0700, ours, not a symlink
   secret                the signing key, when none was given
   sessions/ab/<handle>  one file a session, 0600
   corrupt/              what could not be read
+  moved/                notes of sessions that were just given a new id
   janitor.lock, janitor.json
 """
 
@@ -38,6 +39,7 @@ from filesession.stores.file.ownership import MANIFEST, check_ours, prepare
 SECRET: Final = "secret"  # noqa: S105 - a file's name
 SESSIONS: Final = "sessions"
 CORRUPT: Final = "corrupt"
+MOVED: Final = "moved"
 
 SECRET_BYTES: Final = 32
 _RESTART: Final = (
@@ -50,6 +52,7 @@ _HANDLE: Final = re.compile(rf"[0-9a-f]{{{HANDLE_LENGTH}}}\Z")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}\Z")
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]+\.[0-9a-f]+\.tmp\Z")
 
+_NOTE: Final = re.compile(rf"[0-9a-f]{{{HANDLE_LENGTH}}}(\.[0-9a-f]+\.tmp)?\Z")
 _TEMPORARY_DOCUMENT: Final = re.compile(r"(filesession|janitor|secret)[a-z.]*\.[0-9a-f]+\.tmp\Z")
 
 
@@ -61,12 +64,13 @@ def is_handle(name: str) -> bool:
 class Layout:
     """The paths of one session directory, and what is done to the directory as a whole."""
 
-    __slots__ = ("_manifest", "_sessions", "corrupt", "directory", "shard_depth")
+    __slots__ = ("_manifest", "_sessions", "corrupt", "directory", "moved", "shard_depth")
 
     def __init__(self, directory: str, shard_depth: int) -> None:
         self.directory = directory
         self.shard_depth = shard_depth
         self.corrupt = os.path.join(directory, CORRUPT)
+        self.moved = os.path.join(directory, MOVED)
         self._sessions = os.path.join(directory, SESSIONS)
         self._manifest = os.path.join(directory, MANIFEST)
 
@@ -201,6 +205,17 @@ class Layout:
             if _TEMPORARY_DOCUMENT.match(entry.name):
                 yield entry.path
         yield from (entry.path for entry in self._files() if _TEMPORARY.match(entry.name))
+
+    def notes(self) -> Iterator[str]:
+        """Paths of the notes of sessions that moved, also of those whose grace is not over.
+
+        Raises:
+            StoreUnavailable: they cannot be listed.
+        """
+        if not os.path.islink(self.moved):  # what it leads to is not ours to clear
+            yield from (
+                entry.path for entry in self._walk(self.moved, 0) if _NOTE.match(entry.name)
+            )
 
     def strangers(self) -> Iterator[str]:
         """Paths of what is neither a session nor a temporary file of ours."""

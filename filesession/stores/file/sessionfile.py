@@ -67,6 +67,11 @@ class Snapshot:
     clean: bool
     changed: float
 
+    @property
+    def lineage(self) -> str | None:
+        """Of the session; None when there is none."""
+        return None if self.entry is None else self.entry.lineage
+
     def may_be_in_the_making(self) -> bool:
         """Whether it is empty and so new that its maker may be about to write."""
         return self.size == 0 and time.time() - self.changed < YOUNG

@@ -18,6 +18,7 @@ import copy
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from filesession import locks
@@ -28,21 +29,21 @@ from filesession.record import SessionRecord
 from filesession.stores.entry import (
     Conflict,
     Entry,
-    accessed_at,
     check_conflict,
     gone,
     handle_of,
     new_handle,
     new_id,
 )
-from filesession.stores.file import sessionfile
 from filesession.stores.file.access import Access, SessionLock, translated
+from filesession.stores.file.forwards import Forwards
 from filesession.stores.file.journal import line_of, seed_of
 from filesession.stores.file.layout import Layout
 from filesession.stores.file.ownership import absolute
-from filesession.stores.file.sessionfile import NotASessionError, SessionFile
+from filesession.stores.file.sessionfile import SessionFile
 from filesession.stores.file.size import check_fits, check_header, is_long
 from filesession.stores.file.whole import WholeDirectory
+from filesession.stores.forwarding import Forwarding, grace_of
 
 
 class FileStore(WholeDirectory):
@@ -65,6 +66,9 @@ class FileStore(WholeDirectory):
         codec: turns data into JSON text and back; plain JSON when None.
         shard_depth: levels of directories of 256 each, 0 to 3; the directory's own when None, 1
             when it is new.
+        regenerate_grace: seconds, 10 at most, for which requests under way that still carry the old
+            id after a regenerate may read the session; so may an attacker who has that id. None: it
+            is dead at once.
         clock: gives POSIX seconds.
 
     Raises:
@@ -82,12 +86,15 @@ class FileStore(WholeDirectory):
         touch_interval: Timeout | None = None,
         codec: Codec | None = None,
         shard_depth: int | None = None,
+        regenerate_grace: Timeout | None = None,
         clock: Clock | None = None,
     ) -> None:
         lifetime = Lifetime.of(idle_timeout, absolute_timeout, touch_interval)
+        grace = grace_of(regenerate_grace)
         path = absolute(directory)
         layout = Layout.agreed(path, shard_depth, lifetime, durable=bool(durable))
         self._set_up(layout, lifetime, bool(durable), codec, clock)
+        self._forwards = Forwards(layout, grace)
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], *, clock: Clock | None = None) -> FileStore:
@@ -115,6 +122,7 @@ class FileStore(WholeDirectory):
         self._durable = durable
         self._clock = system_clock if clock is None else clock
         self._access = Access(layout, lifetime, self._clock, self.codec)
+        self._forwards = Forwards(layout, None)
         self._may_wait = True
 
     def __repr__(self) -> str:
@@ -158,7 +166,8 @@ class FileStore(WholeDirectory):
         """The live session of that id. Waits for no lock; takes one only of a session that ended.
 
         Returns:
-            None when it is absent, expired, corrupt (then it is set aside) or malformed.
+            None when it is absent, expired, corrupt (then it is set aside) or malformed. For an id
+            that ``regenerate`` replaced, within the grace, the session as it is now, ``forwarded``.
 
         Raises:
             StoreUnavailable: it could not be read, which says nothing about whether it exists.
@@ -167,24 +176,14 @@ class FileStore(WholeDirectory):
         if handle is None:
             return None
         with translated("loading", handle):
-            try:
-                found = sessionfile.read(self._layout.path(handle), handle)
-            except NotASessionError:
-                self._access.set_aside(handle)
-                return None
-            if found is None:
-                self._layout.check_present()
-                return None
-            if found.entry is None:
-                self._access.set_aside(handle)
-                return None
-            now = self._clock()
-            if self._access.is_over(found, now):
-                if not found.entry.ended:
-                    self._access.end(handle)
-                return None
-            accessed = accessed_at(found.mtime, now)
-            return found.entry.record(sid, accessed, self._lifetime, self.codec)
+            record = self._access.load(handle, sid)
+            if record is not None:
+                return record
+            for forwarding in self._forwards.followed(handle, self._clock()):
+                record = self._access.load(forwarding.handle, sid)
+                if record is not None and record.lineage == forwarding.lineage:
+                    return replace(record, forwarded=True)
+            return None
 
     def create(
         self,
@@ -324,6 +323,9 @@ class FileStore(WholeDirectory):
     def delete(self, sid: str) -> bool:
         """Remove a session for good: no save or touch under way brings it back.
 
+        An id that ``regenerate`` replaced still ends its session within the grace: who logs out
+        while the new id is on its way is logged out.
+
         Returns:
             False when there was no live one.
 
@@ -332,7 +334,12 @@ class FileStore(WholeDirectory):
             StoreUnavailable: it could not be removed.
         """
         handle = handle_of(sid)
-        return handle is not None and self.evict(handle)
+        if handle is None:
+            return False
+        return self.evict(handle) or any(
+            self.evict(forwarding.handle, lineage=forwarding.lineage)
+            for forwarding in self._forwards.followed(handle, self._clock())
+        )
 
     def regenerate(
         self,
@@ -378,9 +385,8 @@ class FileStore(WholeDirectory):
                 raise gone()
             if new_sid is not None:  # a name nobody else can take; of a random one nobody knows
                 stack.callback(self._reserved(target).discard)
-            file, found, entry, now = stack.enter_context(
-                self._access.changing("regenerating", handle)
-            )
+            changing = self._access.changing("regenerating", handle)
+            file, found, entry, now = stack.enter_context(changing)
             following = entry.saved_as(
                 data,
                 encoded,
@@ -399,7 +405,8 @@ class FileStore(WholeDirectory):
             else:
                 file.append(line, now, sync=True, after=found)
             try:
-                file.move_to(self._layout, target, durable=self._durable)
+                with self._forwards.noting(handle, Forwarding(target, entry.lineage, now)):
+                    file.move_to(self._layout, target, durable=self._durable)
             except FileNotFoundError:
                 raise gone() from None  # removed by hand, beside all locks
         return following.record(chosen, now, self._lifetime, self.codec)

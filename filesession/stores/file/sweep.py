@@ -260,6 +260,13 @@ class Sweep:
     def _clear_leftovers(self) -> None:
         for path in self.layout.leftovers():
             self._attempt(os.path.basename(path), self._clear, path)
+        for path in self.layout.notes():
+            self._attempt(os.path.basename(path), self._clear_note, path)
+
+    def _clear_note(self, path: str) -> None:
+        """Remove the note of a session that moved, when its grace is long over."""
+        if time.time() - os.lstat(path).st_ctime > YOUNG and not self.dry_run:
+            os.unlink(path)
 
     def _clear(self, path: str) -> None:
         """Remove a temporary file, unless its writer is at work: then it is young, or locked."""

@@ -23,8 +23,15 @@ class WholeDirectory:
     _durable: bool
     _may_wait: bool
 
-    def evict(self, handle: str) -> bool:
-        """``delete`` by the stored name, for those who do not know the id."""
+    def evict(self, handle: str, *, lineage: str | None = None) -> bool:
+        """``delete`` by the stored name, for those who do not know the id.
+
+        With ``lineage`` only the session that was created with it.
+
+        Raises:
+            LockTimeout: another kept its lock.
+            StoreUnavailable: it could not be removed.
+        """
         if not is_handle(handle):
             return False
         self._check_may_sync(needed=self._durable)
@@ -33,11 +40,16 @@ class WholeDirectory:
                 self._access.layout.check_present()
                 return False
             try:
-                live = not self._access.is_over(file.snapshot(), self._access.clock())
+                found = file.snapshot()
+                live = not self._access.is_over(found, self._access.clock())
+                if lineage is not None and found.lineage != lineage:
+                    return False
             except NotASessionError:
                 self._access.layout.set_aside(file.path)
                 return False
             except StoreUnavailable:
+                if lineage is not None:
+                    raise
                 live = True  # of a newer version, and as good a session as any
             file.unlink(durable=self._durable)
             return live
