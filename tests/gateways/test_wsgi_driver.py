@@ -98,7 +98,9 @@ def test_any_other_iterable_is_closed_once(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [list, lambda: iter(()), Pieces, lambda: Pieces(b"", b"")], ids=str
+    "make",
+    [list, lambda: iter(()), Pieces, lambda: Pieces(b"", b"")],
+    ids=["list", "iterator", "none", "empty"],
 )
 @pytest.mark.parametrize("validated", [True, False])
 def test_a_response_without_a_body_starts_too(
@@ -286,7 +288,9 @@ def test_start_response_may_even_be_called_after_an_empty_first_piece(call: Call
     assert server.body == b"the page"
 
 
-@pytest.mark.parametrize("body", [[b"the page"], Pieces(b"the page"), []], ids=str)
+@pytest.mark.parametrize(
+    "body", [[b"the page"], Pieces(b"the page"), []], ids=["list", "pieces", "none"]
+)
 def test_a_body_without_start_response_is_an_error(
     call: Call, store: RecordingStore, body: Any
 ) -> None:
@@ -403,7 +407,7 @@ def test_two_of_one_cookie_are_refused_by_the_keys_of_both(
     assert (server.status, store.ids()) == ("", 0)
 
 
-@pytest.mark.parametrize("body", [[b"the page"], Pieces(b"the ", b"page")], ids=str)
+@pytest.mark.parametrize("body", [[b"the page"], Pieces(b"the ", b"page")], ids=["list", "pieces"])
 def test_two_with_different_keys_both_work(call: Call, store: RecordingStore, body: Any) -> None:
     other = MemoryStore()
 
