@@ -17,6 +17,7 @@ from filesession.janitor.heartbeat import FRESH, HEARTBEAT, janitor_state
 from filesession.janitor.leader import LOCK
 from filesession.janitor.wording import counted, span_text
 from filesession.stores.entry import AHEAD
+from filesession.stores.file.documents import read_document
 from filesession.stores.file.layout import CORRUPT, MOVED, SECRET, SECRET_BYTES, SESSIONS, Layout
 from filesession.stores.file.manifest import Manifest
 from filesession.stores.file.ownership import MANIFEST, as_user, fault_of, user_text
@@ -108,6 +109,8 @@ def secret(directory: str) -> Iterator[Finding]:
     elif status.st_size < SECRET_BYTES:
         what = f"{path} is too short for a key"
         yield Finding("secret", "wrong", what, mend)
+    elif not any(read_document(path) or b""):
+        yield Finding("secret", "wrong", f"{path} holds nothing but zeros, and so no key", mend)
     else:
         yield Finding("secret", "ok", "0600, ours")
 
@@ -206,6 +209,8 @@ def strangers(layout: Layout) -> Iterator[Finding]:
     root = layout.directory
     leftovers = set(layout.leftovers())
     top = sorted(os.path.join(root, name) for name in os.listdir(root) if name not in KNOWN)
+    directories = [os.path.join(root, name) for name in (SESSIONS, CORRUPT, MOVED)]
+    top += filter(os.path.islink, directories)
     foreign = [path for path in top if path not in leftovers] + sorted(layout.strangers())
     if foreign:
         what = f"not a part of a session directory: {some(foreign, root)}"

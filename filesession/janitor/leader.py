@@ -27,7 +27,8 @@ from filesession.stores.file.sessionfile import is_named
 
 LOCK: Final = "janitor.lock"
 
-_OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_COMMON: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_OPEN: Final = os.O_RDWR | _COMMON
 
 
 class Leadership:
@@ -136,7 +137,7 @@ def _opened(path: str) -> int:
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | _COMMON)
 
 
 _claims: Final[WeakSet[Leadership]] = WeakSet()

@@ -15,7 +15,7 @@ from typing import Any
 from filesession import locks
 from filesession.clock import Clock, system_clock
 from filesession.codec import Codec, JSONCodec
-from filesession.errors import LockTimeout, SessionExists
+from filesession.errors import LockTimeout, SessionExists, SessionGone
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
 from filesession.record import SessionInfo, SessionRecord, SweepReport
 from filesession.stores.entry import (
@@ -195,8 +195,12 @@ class MemoryStore:
         One that follows the last activity by less than the touch interval is skipped. ``base`` only
         tells the session from another of the same id: what is stored is at hand.
         """
-        slot, now = self._slots.named.get(handle_of(sid) or ""), self._clock()
-        if slot is None or not slot.is_live(self._lifetime, now):
+        handle = handle_of(sid) or ""
+        slot, now = self._slots.named.get(handle), self._clock()
+        if slot is None:
+            return False
+        if not slot.is_live(self._lifetime, now):
+            self._end(handle, slot)
             return False
         if base is not None and base.lineage != slot.entry.lineage:
             return False
@@ -374,21 +378,21 @@ class MemoryStore:
         with self._slots.exclusive(handle, self._patience) as slot:
             now = self._clock()
             if slot is None or not slot.is_live(self._lifetime, now):
-                raise gone()
+                raise _refused(slot)
             yield slot, now
 
     def _opened(self, sid: str, slot: Slot | None) -> SessionRecord:
         """What a holder of its lock gets to see. Raises ``SessionGone`` when that is nothing."""
         now = self._clock()
         if slot is None or not slot.is_live(self._lifetime, now):
-            raise gone()
+            raise _refused(slot)
         return self._record(sid, slot, now)
 
     def _end(self, handle: str, slot: Slot) -> None:
         """Note that an expired session was refused: no clock brings it back. Never waits."""
         with suppress(LockTimeout), self._slots.exclusive(handle, timeout=0) as locked:
             if locked is slot and not slot.is_live(self._lifetime, self._clock()):
-                slot.entry = slot.entry.as_ended()
+                _refused(slot)
 
     def _make_way(self, handle: str) -> None:
         """Remove an expired session; raises ``SessionExists`` for a live one."""
@@ -442,6 +446,13 @@ class _Tally:
     oldest_overdue: float = 0.0
     busy: int = 0
     mended: int = 0
+
+
+def _refused(slot: Slot | None) -> SessionGone:
+    """The error for what is over, whose lock is held: from here on it stays so."""
+    if slot is not None and not slot.entry.ended:
+        slot.entry = slot.entry.as_ended()
+    return gone()
 
 
 def _taken(handle: str) -> SessionExists:

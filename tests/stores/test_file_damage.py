@@ -15,6 +15,7 @@ from filesession.codec import JSONCodec
 from filesession.errors import SessionGone, StoreUnavailable
 from filesession.stores import FileStore
 from filesession.testing import ManualClock
+from filesession.testing.faults import CALLS, SystemCall, SystemCalls
 
 if TYPE_CHECKING:
     from tests.stores.conftest import Faults, Raw
@@ -43,6 +44,26 @@ def two_lines(store: FileStore, raw: Raw) -> bytes:
 
 
 STATES: Final = (None, {"n": 1}, {"n": 2, "text": "abc"})
+
+
+@pytest.fixture
+def all_members(store: FileStore, raw: Raw) -> bytes:
+    """A file of four lines that differ in all that a line may have."""
+    store.create({"n": 1}, sid="chosen", absolute_timeout=900)
+    store.save("chosen", {"n": 2, "text": "\u00fc"}, idle_timeout=600)
+    store.save("chosen", {"n": 2, "text": "\u00fc"}, cookie={"max_age": 5})
+    store.save("chosen", {"n": 3}, idle_timeout=None, cookie={})
+    return raw.path("chosen").read_bytes()
+
+
+def state_of(store: FileStore, path: Path, content: bytes) -> tuple[object, ...] | None:
+    """All that is read from a file of that content, as one value."""
+    path.write_bytes(content)
+    record = store.load("chosen")
+    if record is None:
+        return None
+    own = record.idle_timeout, record.absolute_timeout, repr(dict(record.cookie))
+    return record.version, record.lineage, record.created_at, repr(record.data), *own
 
 
 def data_of(store: FileStore, sid: str) -> dict[str, Any] | None:
@@ -189,6 +210,90 @@ class TestDamaged:
             file.write(raw.path("ada").read_bytes())
         assert data_of(store, "eve") == {"user": "eve"}
 
+    def test_two_files_swapped_are_no_sessions_and_two_more_are_as_they_were(
+        self, store: FileStore, raw: Raw
+    ) -> None:
+        for sid in ("ada", "eve", "ann", "bob"):
+            store.create({"user": sid}, sid=sid)
+        one, other = raw.path("ada"), raw.path("eve")
+        contents = sorted([one.read_bytes(), other.read_bytes()])
+        one.rename(one.with_name("aside"))
+        other.rename(one)
+        one.with_name("aside").rename(other)
+        assert [data_of(store, sid) for sid in ("ada", "eve")] == [None, None]
+        assert sorted(raw.set_aside()) == contents
+        assert [data_of(store, sid) for sid in ("ann", "bob")] == [{"user": "ann"}, {"user": "bob"}]
+
+    def test_a_file_of_lines_of_both_has_only_its_own(self, store: FileStore, raw: Raw) -> None:
+        for sid in ("ada", "eve"):
+            store.create({"user": sid}, sid=sid)
+            store.save(sid, {"user": sid, "admin": sid == "ada"})
+        ours, theirs = (
+            raw.path(sid).read_bytes().splitlines(keepends=True) for sid in ("eve", "ada")
+        )
+        raw.path("eve").write_bytes(ours[0] + theirs[0] + theirs[1])
+        assert data_of(store, "eve") == {"user": "eve"}
+        raw.path("eve").write_bytes(b"".join(theirs[:1] + ours[1:] + theirs[1:]))
+        assert data_of(store, "eve") == {"user": "eve", "admin": False}
+        raw.path("eve").write_bytes(b"".join(theirs))
+        assert data_of(store, "eve") is None
+
+    def test_an_older_copy_put_back_is_the_session_as_it_was_then(
+        self, directory: Path, raw: Raw, clock: ManualClock
+    ) -> None:
+        store = FileStore(directory, absolute_timeout=7200, clock=clock)
+        store.create({"n": 1}, sid="chosen")
+        path = raw.path("chosen")
+        backup, mark = path.read_bytes(), path.stat().st_mtime
+        clock.advance(1000)
+        base = store.save("chosen", {"n": 2, "mine": 2})
+        clock.advance(1000)
+        path.write_bytes(backup)
+        os.utime(path, (mark, mark))  # as `cp -p` does: so it was last used long ago
+        assert store.load("chosen") is None
+        path.write_bytes(backup)
+        os.utime(path, (clock.now, clock.now))
+        assert data_of(store, "chosen") == {"n": 1}
+        # Who loaded what was lost with it is merged, as with any other save that came between.
+        merged = store.save("chosen", {"n": 2, "mine": 3}, base=base)
+        assert (merged.version, merged.data) == (2, {"n": 1, "mine": 3})
+        for _ in range(5):
+            clock.advance(1000)
+            store.touch("chosen")
+        assert data_of(store, "chosen") is not None
+        clock.advance(201)  # the login was 7,201 seconds ago
+        assert store.load("chosen") is None
+
+    def test_a_copy_of_the_directory_taken_at_any_moment_is_an_old_state_or_the_new_one(
+        self, store: FileStore, directory: Path, tmp_path: Path, clock: ManualClock
+    ) -> None:
+        large, small = {"text": "x" * 20_000}, {"n": 1}
+        copies: list[Path] = []
+
+        def copy_first(call: SystemCall) -> Any:
+            copies.append(tmp_path / f"copy {len(copies)}")
+            with pytest.MonkeyPatch.context() as patch:
+                for name, real in unwatched.items():
+                    patch.setattr(os, name, real)
+                shutil.copytree(directory, copies[-1])
+            return call.make()
+
+        unwatched = {name: getattr(os, name) for name in CALLS}
+        store.create(large, sid="chosen")
+        with SystemCalls(copy_first):
+            store.save("chosen", small)  # the file is replaced
+            store.save("chosen", {"n": 2})
+            store.regenerate("chosen", new_sid="moved")
+        found = []
+        for copy in copies:
+            copied = FileStore(copy, clock=clock)
+            states = [data_of(copied, "chosen"), data_of(copied, "moved")]
+            found.append(next(state for state in states if state is not None))
+            assert states.count(None) == 1
+        assert [state for n, state in enumerate(found) if state not in found[:n]] == [
+            *(large, small, {"n": 2})
+        ]
+
     @pytest.mark.parametrize("error", [ValueError("wrong key"), KeyError("key")], ids=repr)
     def test_a_codec_that_cannot_read_it_costs_no_session(
         self, store: FileStore, directory: Path, raw: Raw, clock: ManualClock, error: Exception
@@ -278,15 +383,58 @@ class TestEveryByte:
         assert states[first:-1] == [STATES[1]] * (len(two_lines) - first)
         assert states[-1] == STATES[2]
 
-    def test_with_any_bit_flipped_it_is_an_earlier_state_or_none(
-        self, store: FileStore, raw: Raw, two_lines: bytes
+    def test_with_any_bit_flipped_it_is_a_whole_state_and_no_other(
+        self, store: FileStore, raw: Raw, all_members: bytes
     ) -> None:
         path = raw.path("chosen")
-        for place in range(len(two_lines)):
-            damaged = bytearray(two_lines)
-            damaged[place] ^= 1 << place % 8
-            path.write_bytes(damaged)
-            assert data_of(store, "chosen") in STATES
+        lines = all_members.splitlines(keepends=True)
+        whole = [state_of(store, path, b"".join(lines[: n + 1])) for n in range(len(lines))]
+        assert len(set(whole)) == len(lines) == 4
+        last = len(b"".join(lines[:3]))
+        for place in range(len(all_members)):
+            expected = whole[3] if place < last else whole[2]
+            if place == last - 1:  # the line break between the two: neither is whole without it
+                expected = whole[1]
+            for bit in range(8):
+                damaged = bytearray(all_members)
+                damaged[place] ^= 1 << bit
+                assert state_of(store, path, bytes(damaged)) == expected, (place, bit)
+        assert raw.set_aside() == []
+
+    def test_one_line_with_any_bit_flipped_is_none_and_set_aside(
+        self, store: FileStore, raw: Raw
+    ) -> None:
+        store.create({"n": 1}, sid="chosen")
+        path = raw.path("chosen")
+        line, damaged = path.read_bytes(), []
+        for bit in range(8 * len(line)):
+            content = bytearray(line)
+            content[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(content)
+            damaged.append(bytes(content))
+            assert store.load("chosen") is None
+            assert not path.exists()
+        assert sorted(raw.set_aside()) == sorted(damaged)
+
+    def test_cut_short_anywhere_a_file_of_many_lines_is_the_last_whole_one(
+        self, store: FileStore, raw: Raw, all_members: bytes
+    ) -> None:
+        path, lines = raw.path("chosen"), all_members.splitlines(keepends=True)
+        whole = [state_of(store, path, b"".join(lines[: n + 1])) for n in range(len(lines))]
+        for length in range(len(lines[0]), len(all_members) + 1):
+            cut = all_members[:length]
+            assert state_of(store, path, cut) == whole[cut.count(b"\n") - 1], length
+
+    @pytest.mark.parametrize("block", [1, 16, 512])
+    def test_a_block_that_never_arrived_is_an_earlier_state_or_none(
+        self, store: FileStore, raw: Raw, all_members: bytes, block: int
+    ) -> None:
+        path, lines = raw.path("chosen"), all_members.splitlines(keepends=True)
+        whole = [state_of(store, path, b"".join(lines[: n + 1])) for n in range(len(lines))]
+        for start in range(0, len(all_members), block):
+            end = min(start + block, len(all_members))
+            content = all_members[:start] + bytes(end - start) + all_members[end:]
+            assert state_of(store, path, content) in [*whole, None]
 
     def test_after_a_cut_tail_saves_go_on(
         self, store: FileStore, raw: Raw, two_lines: bytes

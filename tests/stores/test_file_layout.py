@@ -16,6 +16,7 @@ from filesession.errors import ConfigurationError, StoreError, StoreUnavailable
 from filesession.stores import FileStore
 from filesession.stores.file.layout import Layout, is_handle
 from filesession.testing import ManualClock
+from filesession.testing.faults import SystemCalls
 
 if TYPE_CHECKING:
     from tests.stores.conftest import Faults, Processes, Raw
@@ -59,6 +60,19 @@ class TestModes:
         assert store.load("damaged") is None
         assert len(raw.set_aside()) == 1
         for path in [directory, *directory.rglob("*")]:
+            assert raw.mode(path) == (0o700 if path.is_dir() else 0o600), path
+
+    def test_a_directory_that_gives_its_group_away_changes_no_mode(
+        self, directory: Path, raw: Raw, clock: ManualClock
+    ) -> None:
+        directory.mkdir()
+        directory.chmod(0o2700)  # what is made in it is of its group, and directories likewise
+        store = FileStore(directory, clock=clock)
+        store.signing_key()
+        raw.path(store.create(sid="damaged").id).write_bytes(b"damage")
+        assert store.load("damaged") is None
+        store.create()
+        for path in directory.rglob("*"):
             assert raw.mode(path) == (0o700 if path.is_dir() else 0o600), path
 
     def test_a_directory_above_it_is_made_as_the_umask_says(self, tmp_path: Path, raw: Raw) -> None:
@@ -463,6 +477,28 @@ print(FileStore(sys.argv[2]).signing_key().hex())
             for path in directory.glob("secret*"):
                 path.unlink()
         assert {"write", "fsync", "link"} < set(calls)
+
+
+class TestNames:
+    """Any file system takes them: one that tells no cases apart, or allows 143 bytes (eCryptfs)."""
+
+    def test_no_name_is_long_or_has_capitals(self, directory: Path, clock: ManualClock) -> None:
+        with SystemCalls(only=("open", "mkdir", "rename", "link")) as calls:
+            store = FileStore(directory, clock=clock, regenerate_grace=5)
+            store.signing_key()
+            base = store.create({"text": "x" * 20_000}, sid="A" * 256)
+            store.save(base.id, {"n": 1})  # the file is replaced
+            store.regenerate(base.id)
+            store.create(sid="\u00dc")
+            for path in directory.glob("sessions/*/*"):
+                path.write_bytes(b"damage")
+            assert store.load("\u00dc") is None
+            store.sweep()
+        paths = {str(path) for call in calls.calls for path in call.arguments[:2]}
+        names = {os.path.basename(path) for path in paths if path.startswith(f"{directory}/")}
+        assert {name.rpartition(".")[2] for name in names} >= {"tmp", "json", "secret"}
+        assert max(map(len, names)) <= 64
+        assert all(name == name.lower() and name.isascii() for name in names)
 
 
 class TestListing:

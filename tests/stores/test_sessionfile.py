@@ -535,7 +535,7 @@ class TestMoving:
         Path(layout.path(OTHER)).parent.mkdir(exist_ok=True)
         with locked(layout) as file, faults.failing(FULL, 99) as calls:
             file.move_to(layout, OTHER, durable=True)
-        assert calls == ["open", "open", "rename", "fsync", "fsync"]
+        assert calls == ["lstat", "lstat", "open", "open", "rename", "fsync", "fsync"]
 
     def test_one_that_the_disk_refuses_has_the_name_it_had(
         self, layout: Layout, path: Path, faults: Faults, no_descriptor_leaks: None

@@ -115,6 +115,8 @@ class Access:
             raise gone()
         now = self.clock()
         if self.is_over(found, now):
+            assert file is not None
+            self._note_end(file, found)
             raise gone()
         return found, found.entry, now
 
@@ -178,7 +180,10 @@ class Access:
                 found = look(path, handle)
                 if found is None:
                     self.layout.check_present()
-                if found is None or found.entry is None or self.is_over(found, now):
+                if found is None or found.entry is None:
+                    return False
+                if self.is_over(found, now):
+                    self.end(handle)
                     return False
                 entry = found.entry
                 if base is not None and entry.lineage != base.lineage:
@@ -229,12 +234,19 @@ class Access:
         try:
             with self.exclusive(handle, timeout=0) as file:
                 found = None if file is None else self.readable(file)
-                if file is None or found is None or found.entry is None or found.entry.ended:
-                    return
-                if self.is_over(found, self.clock()):
-                    line = line_of(found.entry.as_ended(), seed_of(handle))
-                    file.append(line, found.mtime, sync=False, after=found)
+                if file is not None and found is not None and self.is_over(found, self.clock()):
+                    self._note_end(file, found)
         except (OSError, StoreError) as error:  # also LockTimeout: it is being used
+            _log.debug("session %s has expired, which was not written down: %s", handle, error)
+
+    def _note_end(self, file: SessionFile, found: Snapshot) -> None:
+        entry, handle = found.entry, file.handle
+        if entry is None or entry.ended or handle is None:
+            return
+        try:
+            line = line_of(entry.as_ended(), seed_of(handle))
+            file.append(line, found.mtime, sync=False, after=found)
+        except OSError as error:
             _log.debug("session %s has expired, which was not written down: %s", handle, error)
 
     def set_aside(self, handle: str) -> None:

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -66,6 +67,8 @@ class Forwards:
             with suppress(FileExistsError):
                 os.mkdir(self._layout.moved, 0o700)
                 os.chmod(self._layout.moved, 0o700)
+            if os.path.islink(self._layout.moved):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             write_document(self._path(handle), line)
         except (OSError, StoreError) as error:
             _log.warning("session %s is given a new id without a grace: %s", handle, error)

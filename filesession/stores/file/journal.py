@@ -15,6 +15,7 @@ r"""The session file's content: a short journal, one line a save.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -37,6 +38,10 @@ _PREFIX: Final = 9
 """Bytes of the checksum and the blank behind it."""
 
 _DATA: Final = b',"data":'
+_OPENING: Final = (b"{", b"[")
+_CLOSING: Final = (b"}", b"]")
+_TOKENS: Final = re.compile(rb',"data":|"(?:[^"\\]|\\.)*"|[][{}]')
+"""What tells how deep a place in a line is."""
 
 
 class NewerFormatError(Exception):
@@ -128,13 +133,29 @@ def _parts(body: bytes) -> tuple[dict[str, Any], bytes] | None:
 
     A cookie attribute may be named "data" as well, but what ends there is no whole object.
     """
-    cut = body.find(_DATA)
-    while cut >= 0:
+    for find in (_first, _outermost):
+        cut = find(body)
         try:
-            return load_object(body[:cut] + b"}"), body[cut + len(_DATA) : -1]
+            if cut >= 0:
+                return load_object(body[:cut] + b"}"), body[cut + len(_DATA) : -1]
         except ValueError:
-            cut = body.find(_DATA, cut + 1)
+            continue
     return None
+
+
+def _first(body: bytes) -> int:
+    return body.find(_DATA)
+
+
+def _outermost(body: bytes) -> int:
+    """Where the data of the line itself begins. One pass: a line may say "data" any often."""
+    depth = 0
+    for token in _TOKENS.finditer(body):
+        if token[0] == _DATA and depth == 1:
+            return token.start()
+        depth += token[0] in _OPENING
+        depth -= token[0] in _CLOSING
+    return -1
 
 
 def _is_well_formed(entry: Entry) -> bool:

@@ -11,6 +11,7 @@ DIR/                    0700, ours, not a symlink
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -170,6 +171,21 @@ class Layout:
                 os.chmod(directory, 0o700)
             sync_directory(os.path.dirname(directory))
 
+    def check_shards(self, path: str) -> None:
+        """Raises ``StoreUnavailable`` when what is made at ``path`` would lie in another place.
+
+        No sweep and no listing looks where a symlink leads, and others may use that place.
+        """
+        shard = os.path.dirname(path)
+        while len(shard) >= len(self._sessions):
+            if os.path.islink(shard):
+                msg = (
+                    f"{shard} is a symlink and not followed; look at what it leads to, and move it"
+                    " elsewhere"
+                )
+                raise StoreUnavailable(msg)
+            shard = os.path.dirname(shard)
+
     def sync_shard(self, handle: str) -> None:
         """Have the name of a new session survive a power cut."""
         sync_directory(os.path.dirname(self.path(handle)))
@@ -261,6 +277,8 @@ class Layout:
             with suppress(FileExistsError):
                 os.mkdir(self.corrupt, 0o700)
                 os.chmod(self.corrupt, 0o700)
+            if os.path.islink(self.corrupt):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             os.rename(path, os.path.join(self.corrupt, name))
         except OSError as error:
             if os.path.lexists(path):
@@ -354,11 +372,11 @@ def _read_key(path: str) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         msg = f"{path} is no regular file; have a key made: mv {path} {path}.old, then {_RESTART}"
         raise ConfigurationError(msg)
-    if status.st_mode & 0o077:
+    if status.st_mode & 0o077 or status.st_uid != os.geteuid():
         msg = f"{path} can be read by other users; have a new one made: rm {path}, then {_RESTART}"
         raise ConfigurationError(msg)
     key = (read_document(path) or b"").strip()
-    if len(key) < SECRET_BYTES:
+    if len(key) < SECRET_BYTES or not any(key):  # zeros are what a disk leaves of a lost block
         msg = f"{path} holds no key; have one made: rm {path}, then {_RESTART}"
         raise ConfigurationError(msg)
     return key

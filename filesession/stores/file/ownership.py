@@ -138,6 +138,15 @@ def user_text(uid: int) -> str:
         return str(uid)
 
 
+def anothers_file(path: str, owner: int) -> str:
+    """Why a file in a directory of ours is not used: it is another user's; and what mends it."""
+    we = user_text(os.geteuid())
+    return (
+        f"{path} belongs to user {user_text(owner)} and this process runs as {we}; look at what it"
+        f" is, then: sudo chown -h {we} {shlex.quote(path)}"
+    )
+
+
 def as_user(uid: int, command: str, directory: str) -> str:
     """A line for the shell that runs ``filesession`` as that user."""
     name = user_text(uid)

@@ -10,6 +10,11 @@ Rules:
    without giving anything back: no child keeps a lock of its parent's, nor takes one away.
 4. Only regular files are sessions. Anything else at a session's name is refused before it is read,
    and opening it never waits (a FIFO would).
+5. Another user's file is neither read nor written: its owner may have made it up, and would get to
+   see what is saved. It is an error and no damage, as a restored backup is all of that kind until
+   it is given to whom it belongs.
+6. A file with a second name is a session like any other: it is no stranger's, or its checksum would
+   not be right, and a backup may be made of such names.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from filesession.stores.entry import Entry
 from filesession.stores.file.documents import surviving, write_all
 from filesession.stores.file.journal import NewerFormatError, last_entry, seed_of
 from filesession.stores.file.layout import Layout
+from filesession.stores.file.ownership import anothers_file
 
 LARGEST: Final = 1 << 26
 """Bytes, 64 MiB: what is larger was not written by us and is not read."""
@@ -59,6 +65,7 @@ class Snapshot:
         size: bytes.
         clean: it ends where a line ends.
         changed: POSIX seconds of the last change of any kind, by the kernel's clock.
+        names: how many names the file has; a second one is none of ours.
     """
 
     entry: Entry | None
@@ -66,6 +73,7 @@ class Snapshot:
     size: int
     clean: bool
     changed: float
+    names: int = 1
 
     @property
     def lineage(self) -> str | None:
@@ -82,7 +90,7 @@ def read(path: str, handle: str) -> Snapshot | None:
 
     Raises:
         NotASessionError: something else lies there.
-        StoreUnavailable: a newer version of filesession wrote it.
+        StoreUnavailable: a newer version of filesession wrote it, or it is another user's.
         OSError: it cannot be read.
     """
     try:
@@ -94,7 +102,7 @@ def read(path: str, handle: str) -> Snapshot | None:
             raise NotASessionError from error
         raise
     try:
-        return _snapshot(descriptor, handle)
+        return _snapshot(descriptor, path, handle)
     finally:
         os.close(descriptor)
 
@@ -113,10 +121,12 @@ def look(path: str, handle: str) -> Snapshot | None:
         raise store_error(error, f"reading session {handle}") from error
 
 
-def _snapshot(descriptor: int, handle: str) -> Snapshot:
+def _snapshot(descriptor: int, path: str, handle: str) -> Snapshot:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
         raise NotASessionError
+    if status.st_uid != os.geteuid():
+        raise StoreUnavailable(anothers_file(path, status.st_uid))
     content = os.pread(descriptor, status.st_size, 0)
     while len(content) < status.st_size:
         more = os.pread(descriptor, status.st_size - len(content), len(content))
@@ -129,7 +139,8 @@ def _snapshot(descriptor: int, handle: str) -> Snapshot:
         msg = f"session {handle} was saved by a newer version of filesession; update this one"
         raise StoreUnavailable(msg) from None
     clean = not content or content.endswith(b"\n")
-    return Snapshot(entry, status.st_mtime, len(content), clean, status.st_ctime)
+    mtime, changed = status.st_mtime, status.st_ctime
+    return Snapshot(entry, mtime, len(content), clean, changed, status.st_nlink)
 
 
 class SessionFile:
@@ -186,10 +197,12 @@ class SessionFile:
         Raises:
             FileExistsError: the name is taken.
             FileNotFoundError: there is no shard to make it in.
+            StoreUnavailable: there is a symlink in the shard's place.
             LockTimeout: another, who looks at the empty file, kept its lock.
             OSError: it cannot be made.
         """
         path = layout.path(handle)
+        layout.check_shards(path)
         file = cls(os.open(path, _CREATE, 0o600), path, handle)
         try:
             os.fchmod(file._descriptor, 0o600)
@@ -226,11 +239,11 @@ class SessionFile:
 
         Raises:
             NotASessionError: that is no session's kind of file.
-            StoreUnavailable: a newer version of filesession wrote it.
+            StoreUnavailable: a newer version of filesession wrote it, or it is another user's.
         """
         if self.handle is None:
             raise NotASessionError
-        return _snapshot(self._descriptor, self.handle)
+        return _snapshot(self._descriptor, self.path, self.handle)
 
     def append(self, line: bytes, mark: float, *, sync: bool, after: Snapshot | None) -> None:
         """Add a line in one write and set the touch mark; with ``sync``, wait for the disk.
@@ -298,9 +311,11 @@ class SessionFile:
 
         Raises:
             FileNotFoundError: the file has lost its own name.
+            StoreUnavailable: there is a symlink in the shard's place.
             OSError: it has the name it had.
         """
         path, old = layout.path(handle), self.path
+        layout.check_shards(path)
         shards = (os.path.dirname(path), os.path.dirname(old)) if durable else ()
         moved = False
         try:

@@ -37,5 +37,8 @@ def check_header(line: bytes, data: bytes) -> None:
 
 
 def is_long(found: Snapshot, line: bytes) -> bool:
-    """Whether the file would be too long with that line, and is to be replaced."""
-    return found.size + len(line) > max(LONGEST_JOURNAL, LINES_KEPT * len(line))
+    """Whether the file would be too long with that line, and is to be replaced.
+
+    For one with a second name any line is too long: that may be a backup's, and stays as it is.
+    """
+    return found.names > 1 or found.size + len(line) > max(LONGEST_JOURNAL, LINES_KEPT * len(line))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -191,7 +192,8 @@ class Sweep:
             if entry is not None and self._is_ahead(found, now):
                 if entry.created > now:
                     line = line_of(entry.at(now), seed_of(handle))
-                    file.append(line, now, sync=False, after=found)
+                    mark = min(found.mtime, now)  # to be looked at is no activity
+                    file.append(line, mark, sync=False, after=found)
                 else:
                     file.touch(now)
                 self.mended += 1
@@ -269,8 +271,17 @@ class Sweep:
             os.unlink(path)
 
     def _clear(self, path: str) -> None:
-        """Remove a temporary file, unless its writer is at work: then it is young, or locked."""
-        if time.time() - os.lstat(path).st_ctime <= YOUNG:
+        """Remove a temporary file, unless its writer is at work: then it is young, or locked.
+
+        What has a temporary file's name and is no file was left by no writer, and is set aside.
+        """
+        status = os.lstat(path)
+        if time.time() - status.st_ctime <= YOUNG:
+            return
+        if not stat.S_ISREG(status.st_mode):
+            if not self.dry_run:
+                self.layout.set_aside(path)
+            self.corrupt += 1
             return
         descriptor = os.open(path, OPEN_TO_READ)
         try:
