@@ -306,5 +306,5 @@ class SessionLock(HeldLock):
     def _drop(self) -> None:
         with self.mutex:
             file, self.file = self.file, None
-            if file is not None:
-                file.close()
+            assert file is not None
+            file.close()
