@@ -98,7 +98,10 @@ class SessionMiddleware(Gateway):
 class _Response:
     """The way out: the session is committed before the first message leaves."""
 
-    __slots__ = ("_exchange", "_key", "_refused", "_runner", "_scope", "_send", "started")
+    __slots__ = (
+        *("_exchange", "_finished", "_key", "_refused", "_runner", "_scope", "_send"),
+        "started",
+    )
 
     def __init__(
         self,
@@ -113,7 +116,7 @@ class _Response:
         self._exchange = exchange
         self._scope = scope
         self._send = send
-        self._refused = False
+        self._refused = self._finished = False
         self.started = False
 
     async def send(self, message: Message) -> None:
@@ -144,8 +147,9 @@ class _Response:
         """Save what changed since the response started; nothing for one that was refused."""
         if self._refused:
             return
-        touch = not self.started or self._scope["type"] == "websocket"
-        self.started = True
+        talked = self._scope["type"] == "websocket" and not self._finished
+        touch = not self.started or talked
+        self.started = self._finished = True
         present = self._scope.get(self._key)
         await self._runner.arun(self._exchange.finish(present, touch=touch))
 

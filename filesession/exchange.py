@@ -167,8 +167,8 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_browsers", "_cookies", "_ended", "_kept", "_newest", "_out", "_rules", "_verified"),
-        *("_visit", "session"),
+        *("_abandoned", "_browsers", "_cookies", "_ended", "_kept", "_newest", "_out", "_rules"),
+        *("_verified", "_visit", "session"),
     )
 
     session: Session
@@ -188,7 +188,7 @@ class Exchange:
         self._verified = False
         self._newest = True
         self._out = self._kept = False
-        self._ended = False
+        self._ended = self._abandoned = False
         genid = rules.genid
         self._visit = Visit(
             runner,
@@ -248,11 +248,15 @@ class Exchange:
             )
 
     def abandon(self, present: object) -> Steps[None]:
-        """The application raised before its response: nothing is saved but a destroy."""
+        """The application raised before its response: nothing is saved but a destroy.
+
+        The second time, as when the body is closed, only what was destroyed since the first.
+        """
+        again, self._abandoned = self._abandoned, True
         if present is None and self._rules.unset == "destroy":
             self.session.destroy()
         try:
-            yield from self.session.abandon()
+            yield from self.session.bury() if again else self.session.abandon()
         except SessionGone as error:
             _log.info("%s", error)
         except StoreError as error:
