@@ -67,6 +67,19 @@ def directory_itself(directory: str) -> Finding:
     return Finding("directory", "ok", f"{directory}, 0700, ours")
 
 
+def above(directory: str) -> Iterator[Finding]:
+    """Each directory above it in which any user may put another in its place."""
+    parent = os.path.dirname(directory)
+    while True:
+        mode = os.stat(parent).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            what = f"in {parent} any user may put another directory in place of {directory}"
+            yield Finding("above", "wrong", what, f"chmod o-w {shlex.quote(parent)}")
+        if parent == os.path.dirname(parent):
+            return
+        parent = os.path.dirname(parent)
+
+
 def manifest_of(directory: str) -> tuple[Manifest | None, Finding]:
     """The manifest, or None, and what is to be said of it."""
     path = os.path.join(directory, MANIFEST)

@@ -80,6 +80,7 @@ def examine(directory: str) -> Iterator[Finding]:
 
 def _examined(directory: str) -> Iterator[Finding]:
     now = system_clock()
+    yield from checks.above(directory)
     manifest, finding = checks.manifest_of(directory)
     yield finding
     yield from checks.secret(directory)

@@ -511,3 +511,17 @@ def test_of_many_paths_a_few_are_named_and_the_rest_counted() -> None:
     paths = [f"/d/{number}" for number in range(1500)]
     assert some(paths[:2], "/d") == "0, 1"
     assert some(paths, "/d") == "0, 1, 2 and 1,497 more"
+
+
+def test_who_may_write_above_the_directory_may_put_another_in_its_place(tmp_path: Path) -> None:
+    above = tmp_path / "open to all"
+    above.mkdir()
+    store = FileStore(above / "sessions")
+    above.chmod(0o777)
+    finding = wrong(store)["above"]
+    assert finding.what == (
+        f"in {above} any user may put another directory in place of {store.directory}"
+    )
+    assert finding.mend == f"chmod o-w '{above}'"
+    above.chmod(0o1777)  # as /tmp: only their owner moves things away
+    assert "above" not in wrong(store)
