@@ -1,15 +1,20 @@
 # make run    serve the example with its janitor (PORT=8000)
 # make test   run the tests
 # make check  lint, types and tests, as CI does
+# make torture    processes, a killer and a janitor at a few sessions (SECONDS=120, SEED=...)
+# make fuzz       inputs that are led by what they reach (FUZZ_SECONDS=720)
+# make faults     every error at every system call, and all else that is too long for make test
 
 PYTHON ?= python3
 PORT ?= 8000
+SECONDS ?= 120
+FUZZ_SECONDS ?= 720
 VENV := .venv
 BIN := $(VENV)/bin
 SPREAD := --numprocesses auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test lint types check clean
+.PHONY: run test lint types check torture fuzz faults clean
 
 run: $(VENV)/.examples
 	@$(BIN)/python examples/run.py --port $(PORT)
@@ -29,6 +34,17 @@ check: lint types
 	$(BIN)/coverage run -m pytest $(SPREAD)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+torture: $(VENV)/.dev
+	$(BIN)/python tests/torture/torture.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.dev
+	@$(PIP) install --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/guided.py --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
+
+faults: $(VENV)/.dev
+	FILESESSION_FAULTS=all FILESESSION_COUNTER=all $(BIN)/python -m pytest $(SPREAD) \
+	  tests/faults tests/processes/test_lost_updates.py
 
 clean:
 	rm -rf $(VENV) var build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

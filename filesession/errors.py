@@ -104,10 +104,19 @@ class WouldSync(StoreError):  # noqa: N818 - as BlockingIOError, which is no fai
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+_MEND: Final = {
+    errno.ENOSPC: "free some space or raise the quota",
+    errno.EDQUOT: "free some space or raise the quota",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (sysctl fs.file-max)",
+    errno.EACCES: "filesession doctor DIR, as the user that runs this, says what is wrong",
+    errno.EPERM: "filesession doctor DIR, as the user that runs this, says what is wrong",
+}
+
 
 def store_error(error: OSError, doing: str) -> StoreError:
     """The typed error for an ``OSError``; ``doing`` names what was tried and on what."""
     reason = error.strerror or str(error)
-    if error.errno in _FULL:
-        return StoreFull(f"{doing}: {reason}; free some space or raise the quota")
-    return StoreUnavailable(f"{doing}: {reason}")
+    mend = _MEND.get(error.errno or 0)
+    kind = StoreFull if error.errno in _FULL else StoreUnavailable
+    return kind(f"{doing}: {reason}; {mend}" if mend else f"{doing}: {reason}")

@@ -70,7 +70,15 @@ def test_a_full_disk_is_store_full(code: int) -> None:
 def test_any_other_failure_is_store_unavailable(code: int) -> None:
     error = store_error(OSError(code, "something"), "saving session ab12")
     assert type(error) is StoreUnavailable
-    assert str(error) == "saving session ab12: something"
+    assert str(error).startswith("saving session ab12: something")
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [(errno.EMFILE, "ulimit -n"), (errno.EACCES, "doctor DIR"), (errno.EPERM, "doctor DIR")],
+)
+def test_a_failure_that_can_be_mended_says_how(code: int, mend: str) -> None:
+    assert mend in str(store_error(OSError(code, "something"), "saving session ab12"))
 
 
 def test_a_failure_without_a_number_is_told_as_well() -> None:

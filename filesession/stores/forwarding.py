@@ -62,10 +62,17 @@ def grace_of(value: Timeout | None) -> float | None:
 def followed(
     noted: Callable[[str], Forwarding | None], handle: str, now: float, grace: float
 ) -> Iterator[Forwarding]:
-    """Where the session of ``handle`` may be now: one note after the other, the nearest first."""
+    """Where the session of ``handle`` may be now: one note after the other, the nearest first.
+
+    A note of another session that had an id on the way, and left it, leads to that one: it ends it.
+    """
+    lineage = None
     for _ in range(MOST_STEPS):
         forwarding = noted(handle)
         if forwarding is None or not 0 <= now - forwarding.at <= grace:
             return
+        if lineage not in {None, forwarding.lineage}:
+            return
+        lineage = forwarding.lineage
         yield forwarding
         handle = forwarding.handle

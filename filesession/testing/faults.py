@@ -29,6 +29,10 @@ descriptor open."""
 LOCK: Final = "flock"
 """The function of ``fcntl`` that takes a lock; asked for by name, as it changes nothing on disk."""
 
+LISTING: Final = "readdir"
+"""Each step through what ``os.scandir`` gave, also the one that ends it; asked for by name, as a
+listing takes as many steps as there are names."""
+
 
 @dataclass(slots=True)
 class SystemCall:
@@ -67,12 +71,26 @@ def watching(call: SystemCall) -> Any:  # noqa: ANN401 - whatever the function g
     return call.make()
 
 
-def failing(error: BaseException, nth: int = 1, *, sticky: bool = False) -> Act:
-    """Raise ``error`` instead of the ``nth`` call; with ``sticky``, of all from there on."""
+def failing(error: BaseException, nth: int = 1, *others: int, sticky: bool = False) -> Act:
+    """Raise ``error`` instead of the ``nth`` call; with ``sticky``, of all from there on.
+
+    ``others`` are further calls that fail, as those do that clean up after the first.
+    """
 
     def act(call: SystemCall) -> Any:  # noqa: ANN401
-        if call.number == nth or (sticky and call.number > nth):
+        if call.number == nth or call.number in others or (sticky and call.number > nth):
             raise error
+        return call.make()
+
+    return act
+
+
+def meanwhile(step: Callable[[], object], nth: int = 1) -> Act:
+    """Do something else before the ``nth`` call is made, as another process might."""
+
+    def act(call: SystemCall) -> Any:  # noqa: ANN401
+        if call.number == nth:
+            step()
         return call.make()
 
     return act
@@ -142,9 +160,13 @@ class SystemCalls:
             self._threads = {threading.get_ident()}
         for name in self._only:
             module = fcntl if name == LOCK else os
-            real = getattr(module, name)
-            self._real.append((module, name, real))
-            setattr(module, name, self._standing_before(name, real))
+            function = "scandir" if name == LISTING else name
+            real = getattr(module, function)
+            self._real.append((module, function, real))
+            if name == LISTING:
+                setattr(module, function, self._listing(real))
+            else:
+                setattr(module, function, self._standing_before(name, real))
         return self
 
     def __exit__(
@@ -170,6 +192,38 @@ class SystemCalls:
             return self._act(call)
 
         return called
+
+    def _listing(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - as the function's
+            listing = real(*arguments, **keywords)
+            if threading.get_ident() not in (self._threads or ()):
+                return listing
+            return _Listing(listing, self._standing_before(LISTING, listing.__next__))
+
+        return called
+
+
+class _Listing:
+    """What ``os.scandir`` gives, step by step through the act."""
+
+    def __init__(self, listing: Any, step: Callable[[], Any]) -> None:  # noqa: ANN401
+        self._listing = listing
+        self._step = step
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401 - an entry, but the act may give something else
+        return self._step()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._listing.close()
 
 
 def each(make: Callable[[int], Act], only: tuple[str, ...] = CALLS) -> Iterator[SystemCalls]:

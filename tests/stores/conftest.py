@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from filesession.stores import FileStore
 from filesession.testing import ManualClock
+from filesession.testing.faults import CALLS, SystemCall, SystemCalls, failing
 
 
 class Raw:
@@ -76,29 +77,7 @@ def line_for(name: str, **said: Any) -> bytes:
 
 
 class Faults:
-    """Makes the n-th system call of some code fail."""
-
-    CALLS: Final = (
-        "chmod",
-        "fchmod",
-        "fdatasync",
-        "fstat",
-        "fsync",
-        "ftruncate",
-        "link",
-        "listdir",
-        "lstat",
-        "mkdir",
-        "open",
-        "pread",
-        "read",
-        "rename",
-        "scandir",
-        "stat",
-        "unlink",
-        "utime",
-        "write",
-    )
+    """Makes the n-th system call of some code fail, and gives the names of all that it made."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -109,9 +88,13 @@ class Faults:
     ) -> Iterator[list[str]]:
         """Inside, the ``nth`` call of those named raises; gives the names of all that were made."""
         self.calls = []
-        with pytest.MonkeyPatch.context() as patch:
-            for name in only:
-                patch.setattr(os, name, self._counted(name, getattr(os, name), error, nth))
+        act = failing(error, nth)
+
+        def noted(call: SystemCall) -> Any:
+            self.calls.append(call.name)
+            return act(call)
+
+        with SystemCalls(noted, only=only):
             yield self.calls
 
     def each(
@@ -123,17 +106,6 @@ class Faults:
             nth += 1
             yield self.failing(error, nth, only)
             reached = len(self.calls) >= nth
-
-    def _counted(
-        self, name: str, call: Callable[..., Any], error: BaseException, nth: int
-    ) -> Callable[..., Any]:
-        def counted(*arguments: Any, **keywords: Any) -> Any:
-            self.calls.append(name)
-            if len(self.calls) == nth:
-                raise error
-            return call(*arguments, **keywords)
-
-        return counted
 
 
 class Processes:

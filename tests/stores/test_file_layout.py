@@ -178,7 +178,7 @@ class TestOwnership:
     ) -> None:
         error = PermissionError(errno.EACCES, "Permission denied")
         with (
-            faults.failing(error, 2, only=("mkdir",)),  # the first is for the one above
+            faults.failing(error, only=("mkdir",)),
             pytest.raises(ConfigurationError, match=r"cannot make .*: Permission denied"),
         ):
             FileStore(directory)

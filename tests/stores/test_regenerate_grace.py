@@ -213,6 +213,17 @@ def test_another_session_that_gets_the_old_id_has_it_for_itself(
     assert store.load("new") is not None
 
 
+def test_another_session_that_left_an_id_on_the_way_is_not_led_to(store: AnyStore) -> None:
+    store.create({"of": "ada"}, sid="a")
+    store.regenerate("a", new_sid="b")
+    store.regenerate("b", new_sid="c")
+    store.create({"of": "eve"}, sid="b")
+    store.regenerate("b", new_sid="d")
+    assert store.load("a") is None
+    assert store.delete("a") is False
+    assert store.load("d") is not None
+
+
 @pytest.mark.parametrize("back", [0.001, 3600])
 def test_a_clock_that_was_set_back_gives_no_longer_grace(
     store: AnyStore, new: SessionRecord, clock: ManualClock, back: float

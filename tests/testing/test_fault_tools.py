@@ -13,11 +13,14 @@ import pytest
 
 from filesession.testing.base import in_thread
 from filesession.testing.faults import (
+    CALLS,
+    LISTING,
     LOCK,
     SystemCalls,
     deadly,
     each,
     failing,
+    meanwhile,
     short,
 )
 from filesession.testing.interleaving import Interleaved, interleavings
@@ -64,6 +67,27 @@ def test_the_nth_call_fails_or_all_from_there_on(
             except OSError:
                 failed += 1
     assert failed == failures
+
+
+def test_several_calls_may_fail(tmp_path: Path) -> None:
+    outcomes = []
+    with SystemCalls(failing(BROKEN, 1, 3, 4)):
+        for _ in range(5):
+            try:
+                os.stat(tmp_path)
+            except OSError:
+                outcomes.append("failed")
+            else:
+                outcomes.append("made")
+    assert outcomes == ["failed", "made", "failed", "failed", "made"]
+
+
+def test_something_else_happens_before_a_call(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with SystemCalls(meanwhile(lambda: path.write_bytes(b"theirs"), 2)):
+        with pytest.raises(FileNotFoundError):
+            os.stat(path)
+        assert os.stat(path).st_size == len(b"theirs")
 
 
 def test_only_the_named_functions_count(tmp_path: Path) -> None:
@@ -182,3 +206,27 @@ def test_a_lock_is_asked_for_by_name(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, SystemCalls(only=(LOCK,)) as calls:
         fcntl.flock(file, fcntl.LOCK_EX)
     assert calls.names() == ["flock"]
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_each_step_through_a_directory_is_asked_for_by_name(tmp_path: Path, nth: int) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).touch()
+    found = []
+    with SystemCalls(failing(BROKEN, nth), only=(LISTING,)) as calls:
+        try:
+            with os.scandir(tmp_path) as listing:
+                found += [entry.name for entry in listing]
+        except OSError:
+            found.append("failed")
+        assert in_thread(lambda: {entry.name for entry in os.scandir(tmp_path)}) == {"one", "two"}
+    assert calls.names() == ["readdir"] * min(nth, 3)
+    assert found == ["failed"] or sorted(found) == ["one", "two"]
+    assert (found == ["failed"]) is (nth < 4)
+
+
+def test_steps_through_a_directory_are_counted_with_the_other_calls(tmp_path: Path) -> None:
+    with SystemCalls(only=(*CALLS, LISTING)) as calls:
+        assert list(os.scandir(tmp_path)) == []
+        assert os.listdir(tmp_path) == []
+    assert calls.names() == ["scandir", "readdir", "listdir"]

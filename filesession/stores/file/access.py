@@ -151,7 +151,8 @@ class Access:
             self.layout.check_present()
             return None
         if found.entry is None:
-            self.set_aside(handle)
+            if not found.may_be_in_the_making():
+                self.set_aside(handle)
             return None
         now = self.clock()
         if self.is_over(found, now):

@@ -6,8 +6,10 @@ Rules:
    handle: there is no moment at which a request with the old id finds neither.
 2. A note is one line, whole or nothing, whose checksum covers its name. It is never waited for: one
    that a power cut takes is of requests that are lost as well.
-3. Nothing depends on a note. One that cannot be written or read is a warning, and the old id is
-   dead at once, as without a grace. A sweep removes those that are over.
+3. Nothing depends on a note being there. One that cannot be written is a warning, and the old id
+   is dead at once, as without a grace. But one that is there and cannot be read is an error: the
+   session may be alive, and a logout by the old id would be none. A sweep removes those that are
+   over.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from filesession.codec import dump_object, load_object
 from filesession.errors import StoreError
@@ -24,6 +27,9 @@ from filesession.stores.file.documents import read_document, unlink_if_there, wr
 from filesession.stores.file.journal import sealed, seed_of, unsealed
 from filesession.stores.file.layout import Layout, is_handle
 from filesession.stores.forwarding import Forwarding, followed
+
+_NO_NOTE: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENOTDIR})
+"""What lies there is not of our making."""
 
 _log = logging.getLogger("filesession.store")
 
@@ -80,6 +86,9 @@ class Forwards:
         try:
             line = read_document(self._path(handle))
         except StoreError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _NO_NOTE:
+                raise
             _log.warning("where session %s went cannot be told: %s", handle, error)
             return None
         return None if line is None else _forwarding(unsealed(line, seed_of(handle)))

@@ -111,8 +111,12 @@ class Layout:
         )
         layout = cls(directory, depth)
         if found is None:
-            with suppress(PermissionError):  # it may be ours to write in, and not to read
+            try:
                 sync_directory(os.path.dirname(directory))
+            except PermissionError:
+                pass  # it may be ours to write in, and not to read
+            except OSError as error:
+                raise store_error(error, f"making {directory}") from error
         if found is None and not layout._begin(wanted):
             return cls.agreed(directory, shard_depth, lifetime, durable=durable)
         if found is not None and wanted != found:
@@ -126,11 +130,15 @@ class Layout:
 
         Raises:
             ConfigurationError: there is none, or it is not ours to use.
-            StoreUnavailable: the manifest cannot be read.
+            StoreUnavailable: it, or the manifest, cannot be read.
         """
-        if not os.path.lexists(directory):
+        try:
+            os.lstat(directory)
+        except (FileNotFoundError, NotADirectoryError):
             msg = f"there is no directory {directory}; an application makes it with its store"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg) from None
+        except OSError as error:  # it may be there: a janitor is not to wait for it to be made
+            raise store_error(error, f"looking at {directory}") from error
         check_ours(directory)
         manifest = cls(directory, 0).read_manifest()
         if manifest is None:
@@ -166,10 +174,14 @@ class Layout:
             missing.append(shard)
             shard = os.path.dirname(shard)
         for directory in reversed(missing):
-            with suppress(FileExistsError):
-                os.mkdir(directory, 0o700)
-                os.chmod(directory, 0o700)
-            sync_directory(os.path.dirname(directory))
+            try:
+                with surviving(os.path.dirname(directory)), suppress(FileExistsError):
+                    os.mkdir(directory, 0o700)
+                    os.chmod(directory, 0o700)
+            except BaseException:
+                with suppress(OSError):  # who finds it takes it for one that lasts
+                    os.rmdir(directory)
+                raise
 
     def check_shards(self, path: str) -> None:
         """Raises ``StoreUnavailable`` when what is made at ``path`` would lie in another place.
@@ -245,23 +257,21 @@ class Layout:
         return self._walk(self._sessions, self.shard_depth)
 
     def _walk(self, directory: str, depth: int) -> Iterator[os.DirEntry[str]]:
-        try:
-            listing = os.scandir(directory)
-        except FileNotFoundError:
-            return  # not made yet, or removed while we looked: nothing is stored there
-        except OSError as error:
-            raise store_error(error, f"listing {directory}") from error
         failure = None
-        with listing:
-            for entry in listing:
-                shard = depth and _SHARD.match(entry.name) and entry.is_dir(follow_symlinks=False)
-                if not shard:
-                    yield entry
-                    continue
-                try:
-                    yield from self._walk(entry.path, depth - 1)
-                except StoreUnavailable as error:
-                    failure = failure or error
+        try:
+            with os.scandir(directory) as listing:
+                for entry in listing:
+                    if not (depth and _is_shard(entry)):
+                        yield entry
+                        continue
+                    try:
+                        yield from self._walk(entry.path, depth - 1)
+                    except StoreUnavailable as error:
+                        failure = failure or error
+        except FileNotFoundError:
+            pass  # not made yet, or removed while we looked: nothing is stored there
+        except OSError as error:  # also of a step through it, half way
+            raise store_error(error, f"listing {directory}") from error
         if failure is not None:
             raise failure
 
@@ -340,6 +350,10 @@ class Layout:
             self.check_present()
         _published(path, secrets.token_hex(SECRET_BYTES).encode("ascii"))
         return _read_key(path)
+
+
+def _is_shard(entry: os.DirEntry[str]) -> bool:
+    return _SHARD.match(entry.name) is not None and entry.is_dir(follow_symlinks=False)
 
 
 def _published(path: str, content: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shlex
@@ -15,6 +16,9 @@ MANIFEST: Final = "filesession.json"
 """The file that makes a directory a session directory. No other one is ever to be changed."""
 
 _ROOT: Final = 0
+
+_REFUSALS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG})
+"""Where no directory can be made, now or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +56,32 @@ def prepare(directory: str) -> None:
     Raises:
         ConfigurationError: it is a symlink, no directory, another user's, or open to others in a
             way that may already have been used; the message says what mends it.
-        StoreUnavailable: it cannot be looked at.
+        StoreFull, StoreUnavailable: it cannot be made or looked at now, and perhaps later.
     """
     try:
-        os.makedirs(os.path.dirname(directory), exist_ok=True)
-        os.mkdir(directory, 0o700)  # not open to others for a moment: another worker may be looking
-        os.chmod(directory, 0o700)
+        _make(directory)
     except FileExistsError:
-        if os.path.lexists(directory):
-            check_ours(directory, mend=True)
-            return
+        check_ours(directory, mend=True)
+    except NotADirectoryError:
         msg = f"cannot make the session directory {directory}: above it lies a file"
         raise ConfigurationError(msg) from None
     except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise store_error(error, f"making the session directory {directory}") from error
         msg = f"cannot make the session directory {directory}: {error.strerror}"
         raise ConfigurationError(msg) from error
+
+
+def _make(directory: str) -> None:
+    try:
+        os.mkdir(directory, 0o700)  # not open to others for a moment: another worker may be looking
+    except FileNotFoundError:
+        try:
+            os.makedirs(os.path.dirname(directory), exist_ok=True)
+        except FileExistsError:  # a link that leads nowhere
+            raise NotADirectoryError from None
+        os.mkdir(directory, 0o700)
+    os.chmod(directory, 0o700)
 
 
 def check_ours(directory: str, *, mend: bool = False) -> None:

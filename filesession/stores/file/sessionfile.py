@@ -259,15 +259,24 @@ class SessionFile:
         try:
             write_all(self._descriptor, line)
         except OSError:
-            self._shorten(0 if after is None else after.size)
+            self._shorten(0 if after is None else after.size, mark)
             raise
-        self.touch(mark)  # before the disk is waited for: a touch meanwhile is later than this one
+        with suppress(OSError):  # it is saved, and the write itself has set the mark to about now
+            self.touch(mark)  # before the disk is waited for: a touch meanwhile is later than this
         if sync:
             os.fdatasync(self._descriptor)
 
-    def _shorten(self, size: int) -> None:
+    def _shorten(self, size: int, mark: float) -> None:
+        """Cut off what was written of a line.
+
+        To write and to cut sets the mark to now, which must not bring a session to life that ended.
+        """
         with suppress(OSError):  # the first failure is the one to tell; readers pass the tail over
-            os.ftruncate(self._descriptor, size)
+            if os.fstat(self._descriptor).st_size > size:
+                try:
+                    os.ftruncate(self._descriptor, size)
+                finally:
+                    self.touch(mark)
 
     def touch(self, mark: float) -> None:
         """Set the touch mark, POSIX seconds, as the modification time."""
@@ -357,7 +366,8 @@ class SessionFile:
             return
         descriptor, self._descriptor = self._descriptor, -1
         try:
-            locks.unlock(descriptor)
+            with suppress(OSError):  # what was done is done, and closing it gives the lock back too
+                locks.unlock(descriptor)
         finally:
             os.close(descriptor)
 

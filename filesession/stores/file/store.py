@@ -306,7 +306,8 @@ class FileStore(WholeDirectory):
     def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:
         """Note that the session was used; with ``base``, one look at its mark and one ``utime``.
 
-        A touch that follows the last activity by less than the touch interval is skipped.
+        A touch that follows the last activity by less than the touch interval is skipped; with
+        ``base``, without a look whether the session is still there.
 
         Returns:
             False when the session is gone; it is not brought back.
