@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from filesession.errors import EncodeError
+from filesession.errors import EncodeError, shown
 
 _STRICT: Final = (
     orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -73,6 +73,12 @@ class JSONCodec:
         if type(data) is not dict:
             msg = "session data is not a JSON object"
             raise ValueError(msg)
+        if text.count(b"{") + text.count(b"[") > _DEEPEST:
+            try:
+                orjson.dumps([[[[data]]]])  # as whoever shows it does, with some levels around it
+            except TypeError:
+                msg = "session data is nested deeper than it can be written"
+                raise ValueError(msg) from None
         return data
 
 
@@ -91,8 +97,23 @@ def load_object(text: bytes) -> dict[str, Any]:
 
 
 def dump_document(members: Mapping[str, Any]) -> bytes:
-    """A mapping as indented JSON text with a final line break, for files that people read."""
-    return orjson.dumps(members, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    r"""A mapping as indented JSON text with a final line break, for files that people read.
+
+    A byte of a file's name that is no UTF-8 is spelled out: ``\udce9``.
+    """
+    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    try:
+        return orjson.dumps(members, option=option)
+    except TypeError:
+        return orjson.dumps(_spelled_out(members), option=option)
+
+
+def _spelled_out(value: Any) -> Any:  # noqa: ANN401 - any plain value
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {key: _spelled_out(inner) for key, inner in value.items()}
+    return [_spelled_out(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _is_exact(data: dict[str, Any]) -> bool:
@@ -136,7 +157,7 @@ def _inexact(value: Any, path: str = "", depth: int = 0) -> EncodeError | None: 
         elif type(key) is str and not _unwritable(key):
             inner = f"{path}.{key}" if path and key.isidentifier() else _top(path, key)
         else:
-            problem = f"the key {key!r} is not text that JSON can hold"
+            problem = f"the key {shown(key)} is not text that JSON can hold"
             return EncodeError(path or "the top level", problem)
         found = _inexact(child, inner, depth + 1)
         if found is not None:

@@ -114,6 +114,14 @@ _MEND: Final = {
 }
 
 
+def shown(value: object) -> str:
+    """A value in a message, as Python writes it; of one that cannot be written, its type."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - nested too deep, a number too long, a faulty __repr__
+        return f"a value of type {type(value).__name__}"
+
+
 def store_error(error: OSError, doing: str) -> StoreError:
     """The typed error for an ``OSError``; ``doing`` names what was tried and on what."""
     reason = error.strerror or str(error)

@@ -20,7 +20,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
-from filesession.errors import ConfigurationError
+from filesession.errors import ConfigurationError, shown
 
 Timeout: TypeAlias = float | timedelta
 """Seconds or a ``timedelta``; positive. ``math.inf`` is "no such limit" for a single session."""
@@ -54,7 +54,8 @@ def seconds(name: str, value: Timeout | None) -> float | None:
         return None
     number = _number(value)
     if number is None or not number > 0:
-        msg = f"{name} must be a positive number of seconds, a timedelta or None, not {value!r}"
+        allowed = "a positive number of seconds, a timedelta or None"
+        msg = f"{name} must be {allowed}, not {shown(value)}"
         raise ConfigurationError(msg)
     return None if number == math.inf else number
 
@@ -67,7 +68,7 @@ def waiting(name: str, value: Timeout) -> float:
     """
     number = _number(value)
     if number is None or not number >= 0:
-        msg = f"{name} must be a number of seconds from 0, or a timedelta, not {value!r}"
+        msg = f"{name} must be a number of seconds from 0, or a timedelta, not {shown(value)}"
         raise ConfigurationError(msg)
     return number
 

@@ -54,7 +54,8 @@ class Table:
 
 SECURITY: Final = Table("tests/SECURITY.md", ("item",), 50)
 FAULTS: Final = Table("tests/FAULTS.md", ("item",), 57)
-TABLES: Final = [SECURITY, *([FAULTS] if (PROJECT / FAULTS.path).exists() else [])]
+PROMISES: Final = Table("README.md", ("promise", "shown by"))
+TABLES: Final = [SECURITY, FAULTS, PROMISES]
 
 EXPLAINED: Final = "Does not apply: "
 """What a row begins with that names no test."""

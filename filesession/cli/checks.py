@@ -119,13 +119,14 @@ def secret(directory: str) -> Iterator[Finding]:
     elif _is_open(status):
         what = f"{path} {_exposure(status)}; whoever read it can forge every cookie"
         yield Finding("secret", "wrong", what, mend)
-    elif status.st_size < SECRET_BYTES:
-        what = f"{path} is too short for a key"
-        yield Finding("secret", "wrong", what, mend)
-    elif not any(read_document(path) or b""):
-        yield Finding("secret", "wrong", f"{path} holds nothing but zeros, and so no key", mend)
     else:
-        yield Finding("secret", "ok", "0600, ours")
+        key = (read_document(path) or b"").strip()  # as it is when it is used
+        if len(key) < SECRET_BYTES:
+            yield Finding("secret", "wrong", f"{path} is too short for a key", mend)
+        elif not any(key):
+            yield Finding("secret", "wrong", f"{path} holds nothing but zeros, and so no key", mend)
+        else:
+            yield Finding("secret", "ok", "0600, ours")
 
 
 @dataclass(slots=True)

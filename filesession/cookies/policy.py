@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from filesession.cookies.header import LAST_DATE, Priority, SameSite, encode_value, set_cookie
-from filesession.errors import ConfigurationError
+from filesession.errors import ConfigurationError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,7 +149,7 @@ class CookiePolicy:
         for key in overrides:
             if key not in _OVERRIDABLE:
                 msg = (
-                    f"a session cannot override the cookie attribute {key!r}; "
+                    f"a session cannot override the cookie attribute {shown(key)}; "
                     f"it can override {', '.join(sorted(_OVERRIDABLE))}"
                 )
                 raise ConfigurationError(msg)
@@ -222,7 +222,7 @@ def _one_of(option: str, value: object, allowed: Sequence[_T]) -> _T:
         if isinstance(value, type(choice)) and value == choice:  # 1 is not True
             return choice
     *others, last = map(repr, allowed)
-    msg = f"{option} must be {', '.join(others)} or {last}, not {value!r}"
+    msg = f"{option} must be {', '.join(others)} or {last}, not {shown(value)}"
     raise ConfigurationError(msg)
 
 
@@ -236,7 +236,7 @@ def _same_site(value: object) -> SameSite | Auto | None:
 def _name(name: object) -> str:
     if not isinstance(name, str) or not _is_token(name):
         msg = (
-            f"a cookie's name must be letters, digits and !#$%&'*+-.^_`|~, not {name!r}; "
+            f"a cookie's name must be letters, digits and !#$%&'*+-.^_`|~, not {shown(name)}; "
             "name=None chooses one"
         )
         raise ConfigurationError(msg)
@@ -250,7 +250,7 @@ def _path(path: object) -> str:
     if not isinstance(path, str) or len(path) > _LONGEST_ATTRIBUTE or not _is_path(path):
         msg = (
             f"a cookie's path must start with '/', without ';' or a blank at its end, in at most "
-            f"{_LONGEST_ATTRIBUTE} printable ASCII characters, not {path!r}; "
+            f"{_LONGEST_ATTRIBUTE} printable ASCII characters, not {shown(path)}; "
             "percent-encode others, as the URL has them"
         )
         raise ConfigurationError(msg)
@@ -263,7 +263,7 @@ def _domain(domain: object) -> str | None:
     if not isinstance(domain, str) or len(domain) > _LONGEST_ATTRIBUTE or not _is_domain(domain):
         msg = (
             f"a cookie's domain must be a host name such as 'example.com', of at most "
-            f"{_LONGEST_ATTRIBUTE} bytes and without port or scheme, not {domain!r}; "
+            f"{_LONGEST_ATTRIBUTE} bytes and without port or scheme, not {shown(domain)}; "
             "an international one in its xn-- form; None: this host alone"
         )
         raise ConfigurationError(msg)
@@ -278,7 +278,7 @@ def _whole_seconds(max_age: object) -> int | None:
         return int(value)
     msg = (
         "max_age must be seconds or a timedelta, at least 1 second and within what a date can say, "
-        f"not {max_age!r}; None: the cookie ends when the browser is closed"
+        f"not {shown(max_age)}; None: the cookie ends when the browser is closed"
     )
     raise ConfigurationError(msg)
 

@@ -109,7 +109,7 @@ def _is_fresh(sign: float, now: float) -> bool:
 def _heartbeat_of(members: dict[str, Any]) -> Heartbeat:
     last = members["last_sweep"]
     return Heartbeat(
-        pid=int(members["pid"]),
+        pid=_pid(members["pid"]),
         host=str(members["host"]),
         started_at=float(members["started_at"]),
         heartbeat_at=float(members["heartbeat_at"]),
@@ -120,6 +120,13 @@ def _heartbeat_of(members: dict[str, Any]) -> Heartbeat:
         last_sweep=None if last is None else _report_of(last),
         last_error=_maybe(str, members["last_error"]),
     )
+
+
+def _pid(value: object) -> int:
+    if type(value) is not int:
+        msg = "a process is told by its number"
+        raise ValueError(msg)
+    return value
 
 
 def _maybe(kind: Callable[[Any], T], value: object) -> T | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from filesession.errors import ConfigurationError
+from filesession.errors import ConfigurationError, shown
 from filesession.lifetime import Timeout, seconds
 
 LONGEST_GRACE: Final = 10.0
@@ -52,7 +52,7 @@ def grace_of(value: Timeout | None) -> float | None:
     grace = seconds("regenerate_grace", value)
     if value is not None and (grace is None or grace > LONGEST_GRACE):
         msg = (
-            f"regenerate_grace must be at most {LONGEST_GRACE:g} seconds, not {value!r}:"
+            f"regenerate_grace must be at most {LONGEST_GRACE:g} seconds, not {shown(value)}:"
             " for so long the old id opens the session to whoever has it"
         )
         raise ConfigurationError(msg)

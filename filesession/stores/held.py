@@ -13,12 +13,14 @@ A context variable follows both threads and tasks, and work handed to a worker t
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
+from weakref import ref
 
 from filesession import locks
 from filesession.lifetime import Timeout, waiting
@@ -97,6 +99,7 @@ class HeldLock(ABC):
         else:
             self._take(self._timeout)
             self._inside = 1
+            _taken[id(self)] = ref(self)
         try:
             return self._record()
         except BaseException:
@@ -149,7 +152,14 @@ class HeldLock(ABC):
             self._inside -= 1
             last = not self._inside
         if last:
+            _taken.pop(id(self), None)
             self._drop()
+
+    def forget_threads(self) -> None:
+        """In a forked child: no thread of the parent will ever leave what it was in."""
+        self._door = threading.Condition()
+        if self._guest != current_owner():
+            self._guest, self._guest_depth = None, 0
 
     @abstractmethod
     def holds(self, handle: str) -> bool:
@@ -175,27 +185,45 @@ class HeldLocks(Generic[L]):
     """The locks held here. One instance a store.
 
     A lock released in another thread, or found in a task that outlives the block it was started in,
-    is still listed here: it holds nothing then, and is passed over.
+    is still listed here: it holds nothing then, and is passed over. That it is listed keeps no lock
+    alive: one whose block a signal's handler broke off at its very edge is forgotten, and with it
+    given back.
     """
 
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._held: Final[ContextVar[tuple[L, ...]]] = ContextVar("held", default=())
+        self._held: Final[ContextVar[tuple[ref[L], ...]]] = ContextVar("held", default=())
 
     def get(self, handle: str) -> L | None:
         """The lock on that session, or None."""
-        for lock in self._held.get():
-            if lock.holds(handle):
+        for listed in self._held.get():
+            lock = listed()
+            if lock is not None and lock.holds(handle):
                 return lock
         return None
 
     def add(self, lock: L) -> None:
         """From here on, in this thread or task, calls for the session go through ``lock``."""
-        self._held.set((*self._held.get(), lock))
+        self._held.set((*self._held.get(), ref(lock)))
 
     def remove(self, lock: L) -> None:
         """The lock is released."""
         held = self._held.get()
-        if lock in held:
-            self._held.set(tuple(other for other in held if other is not lock))
+        left = tuple(listed for listed in held if listed() not in (lock, None))
+        if len(left) < len(held):
+            self._held.set(left)
+
+
+_taken: Final[dict[int, ref[HeldLock]]] = {}
+"""Every lock taken in this process, by ``id``; and for a while some that were forgotten."""
+
+
+def _forget_threads_in_child() -> None:
+    for found in list(_taken.values()):
+        lock = found()
+        if lock is not None:
+            lock.forget_threads()
+
+
+os.register_at_fork(after_in_child=_forget_threads_in_child)

@@ -283,6 +283,11 @@ class SessionLock(HeldLock):
         file = self.file
         return file is not None and file.handle == handle
 
+    def forget_threads(self) -> None:
+        """In a forked child: nor will any thread end a change that it was making."""
+        super().forget_threads()
+        self.mutex = threading.RLock()
+
     def _take(self, timeout: float) -> None:
         with translated("locking", self.handle):
             try:

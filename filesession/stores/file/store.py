@@ -398,6 +398,7 @@ class FileStore(WholeDirectory):
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
+            record = following.record(chosen, now, self._lifetime, self.codec)  # or it moves unseen
             line = self._line_of(following, target)
             if is_long(found, line):
                 # The session as it is goes with it: the file has its old name until it is moved.
@@ -410,7 +411,7 @@ class FileStore(WholeDirectory):
                     file.move_to(self._layout, target, durable=self._durable)
             except FileNotFoundError:
                 raise gone() from None  # removed by hand, beside all locks
-        return following.record(chosen, now, self._lifetime, self.codec)
+        return record
 
     def lock(self, sid: str, *, timeout: Timeout = locks.DEFAULT_TIMEOUT) -> SessionLock:
         """A context manager: the session, fresh, and for nobody else to change while inside.
