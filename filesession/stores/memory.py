@@ -15,7 +15,7 @@ from typing import Any
 from filesession import locks
 from filesession.clock import Clock, system_clock
 from filesession.codec import Codec, JSONCodec
-from filesession.errors import LockTimeout, SessionExists, SessionGone
+from filesession.errors import LockTimeout, SessionExists
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
 from filesession.record import SessionInfo, SessionRecord, SweepReport
 from filesession.stores.entry import (
@@ -30,7 +30,7 @@ from filesession.stores.entry import (
     new_id,
 )
 from filesession.stores.forwarding import LONGEST_GRACE, Forwarding, followed, grace_of
-from filesession.stores.slots import Slot, SlotLock, Slots
+from filesession.stores.slots import Slot, SlotLock, Slots, refused
 
 
 class MemoryStore:
@@ -223,10 +223,7 @@ class MemoryStore:
         )
 
     def evict(self, handle: str, *, lineage: str | None = None) -> bool:
-        """``delete`` by the stored name, for those who do not know the id.
-
-        With ``lineage`` only the session that was created with it.
-        """
+        """``delete`` by the stored name; with ``lineage`` only of the session created with it."""
         with self._slots.exclusive(handle, self._patience) as slot:
             if slot is None or lineage not in (None, slot.entry.lineage):
                 return False
@@ -378,21 +375,21 @@ class MemoryStore:
         with self._slots.exclusive(handle, self._patience) as slot:
             now = self._clock()
             if slot is None or not slot.is_live(self._lifetime, now):
-                raise _refused(slot)
+                raise refused(slot)
             yield slot, now
 
     def _opened(self, sid: str, slot: Slot | None) -> SessionRecord:
         """What a holder of its lock gets to see. Raises ``SessionGone`` when that is nothing."""
         now = self._clock()
         if slot is None or not slot.is_live(self._lifetime, now):
-            raise _refused(slot)
+            raise refused(slot)
         return self._record(sid, slot, now)
 
     def _end(self, handle: str, slot: Slot) -> None:
         """Note that an expired session was refused: no clock brings it back. Never waits."""
         with suppress(LockTimeout), self._slots.exclusive(handle, timeout=0) as locked:
             if locked is slot and not slot.is_live(self._lifetime, self._clock()):
-                _refused(slot)
+                refused(slot)
 
     def _make_way(self, handle: str) -> None:
         """Remove an expired session; raises ``SessionExists`` for a live one."""
@@ -446,13 +443,6 @@ class _Tally:
     oldest_overdue: float = 0.0
     busy: int = 0
     mended: int = 0
-
-
-def _refused(slot: Slot | None) -> SessionGone:
-    """The error for what is over, whose lock is held: from here on it stays so."""
-    if slot is not None and not slot.entry.ended:
-        slot.entry = slot.entry.as_ended()
-    return gone()
 
 
 def _taken(handle: str) -> SessionExists:

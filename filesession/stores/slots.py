@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from filesession import locks
+from filesession.errors import SessionGone
 from filesession.lifetime import Lifetime, Timeout
 from filesession.record import SessionRecord
-from filesession.stores.entry import Entry, accessed_at
+from filesession.stores.entry import Entry, accessed_at, gone
 from filesession.stores.forwarding import Forwarding
 from filesession.stores.held import HeldLock, HeldLocks
 
@@ -49,6 +50,13 @@ class Slot:
     def overdue(self, store: Lifetime, now: float) -> float | None:
         """Seconds by which it is past the moment it may be deleted; None: it is not."""
         return self.entry.overdue(store, now, self.accessed(now))
+
+
+def refused(slot: Slot | None) -> SessionGone:
+    """The error for what is over, whose lock is held: from here on it stays so."""
+    if slot is not None and not slot.entry.ended:
+        slot.entry = slot.entry.as_ended()
+    return gone()
 
 
 class Slots:

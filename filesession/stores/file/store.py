@@ -376,8 +376,7 @@ class FileStore(WholeDirectory):
         handle = handle_of(sid)
         encoded = None if data is None else self.codec.encode(data)
         self._check_may_sync(needed=True)
-        chosen = new_id() if new_sid is None else new_sid
-        target = new_handle(chosen)
+        target = new_handle(chosen := new_id() if new_sid is None else new_sid)
         if handle is None:
             raise gone()
         with translated("regenerating", handle), ExitStack() as stack:
