@@ -213,6 +213,39 @@ def _forked_inside_the_lock(place: Place, fork: Fork, save: Callable[[], object]
     return saving.is_there
 
 
+def test_a_fork_beside_a_guest_of_the_lock_leaves_no_one_waiting_for_it_in_the_child(
+    place: Place, fork: Fork
+) -> None:
+    lock, inside, go = place.store.lock(SID), threading.Event(), threading.Event()
+
+    def guest() -> None:
+        with place.store.lock(SID), lock._door:  # at the moment at which it comes or goes
+            inside.set()
+            assert go.wait(PATIENCE)
+
+    def another() -> None:
+        place.store.lock(SID, timeout=0).acquire()
+
+    def child() -> None:
+        inherited = contextvars.copy_context()
+        with pytest.raises(StoreError, match="forked inside the block"):
+            result_of(in_background(lambda: inherited.run(another)))
+        lock.release()
+
+    with lock:
+        inherited = contextvars.copy_context()
+        visiting = in_background(lambda: inherited.run(guest))
+        assert inside.wait(PATIENCE)
+        forked = fork(child)
+        try:
+            forked.join()
+        finally:
+            go.set()
+        result_of(visiting)
+        assert not place.is_free()
+    assert place.is_free()
+
+
 def _count(place: Place, number: int) -> None:
     for n in range(10):
         with place.store.lock(SID, timeout=PATIENCE) as record:

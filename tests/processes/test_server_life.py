@@ -36,7 +36,6 @@ CUT_OFF: Final = (ConnectionError, http.client.HTTPException)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OwnSite]:
     with serving(SERVERS[request.param], tmp_path) as site:
         yield site
-    assert "Traceback" not in site.log.read_text()
 
 
 @pytest.fixture
@@ -140,6 +139,7 @@ def test_preloaded_workers_lose_nothing_and_nothing_that_they_answered_when_they
     counted = found["count"]
     assert isinstance(counted, int)
     assert visiting.counted <= counted <= visiting.counted + visiting.cut_off
+    assert "Traceback" not in site.log.read_text()
 
 
 def test_a_worker_that_is_killed_inside_the_lock_keeps_no_other_waiting(
@@ -184,3 +184,4 @@ def test_a_server_that_is_told_to_stop_loses_no_request_that_it_answers(
     found = stored(site)
     assert {"inside", *visiting.added} <= found.keys()
     assert not list(site.directory.rglob("*.tmp"))
+    assert "Traceback" not in site.log.read_text()

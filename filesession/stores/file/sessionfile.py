@@ -13,10 +13,7 @@ Rules:
 5. Another user's file is neither read nor written: its owner may have made it up, and would get to
    see what is saved. It is an error and no damage, as a restored backup is all of that kind until
    it is given to whom it belongs.
-6. A signal's handler may raise between any two steps of the interpreter, also between a system
-   call and the line that was to keep what it gave. So a file is opened by one step into the object
-   that owns it, and who forgets that object has given the lock back.
-7. A file with a second name is a session like any other: it is no stranger's, or its checksum would
+6. A file with a second name is a session like any other: it is no stranger's, or its checksum would
    not be right, and a backup may be made of such names.
 """
 
@@ -28,9 +25,7 @@ import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from io import FileIO
 from typing import Final
-from weakref import ref
 
 from filesession import locks
 from filesession.errors import StoreError, StoreUnavailable, store_error
@@ -98,20 +93,18 @@ def read(path: str, handle: str) -> Snapshot | None:
         StoreUnavailable: a newer version of filesession wrote it, or it is another user's.
         OSError: it cannot be read.
     """
-    descriptors: list[int] = []
     try:
-        try:
-            descriptors.extend(map(os.open, (path,), (_READ,)))  # one step (rule 6)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno in _WRONG_KIND:
-                raise NotASessionError from error
-            raise
-        return _snapshot(descriptors[0], path, handle)
+        descriptor = os.open(path, _READ)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _WRONG_KIND:
+            raise NotASessionError from error
+        raise
+    try:
+        return _snapshot(descriptor, path, handle)
     finally:
-        if descriptors:
-            os.close(descriptors[0])
+        os.close(descriptor)
 
 
 def look(path: str, handle: str) -> Snapshot | None:
@@ -151,30 +144,19 @@ def _snapshot(descriptor: int, path: str, handle: str) -> Snapshot:
 
 
 class SessionFile:
-    """An open session file and its lock, until ``close``, or until it is forgotten.
+    """An open session file and its lock, until ``close``.
 
     After ``unlink`` or ``move_to`` the file is no longer the session of its old handle: ``handle``
     is None, or the new one.
     """
 
-    __slots__ = ("__weakref__", "_files", "handle", "path")
+    __slots__ = ("_descriptor", "handle", "path")
 
-    def __init__(self, path: str, handle: str, flags: int) -> None:
+    def __init__(self, descriptor: int, path: str, handle: str) -> None:
+        self._descriptor = descriptor
         self.path = path
         self.handle: str | None = handle
-        self._files: list[FileIO] = []
-        _open[id(self)] = ref(self)
-        try:
-            # One step (rule 6). A FileIO that is forgotten closes its file where no handler runs.
-            self._files.extend(map(FileIO, map(os.open, (path,), (flags,), (0o600,))))
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def _descriptor(self) -> int:
-        """-1 when it is closed."""
-        return self._files[0].fileno() if self._files else -1
+        _open[id(self)] = self
 
     @classmethod
     def locked(cls, layout: Layout, handle: str, timeout: float) -> SessionFile | None:
@@ -191,7 +173,7 @@ class SessionFile:
         patience = Patience(timeout, f"session {handle}")
         while True:
             try:
-                file = cls(path, handle, _CHANGE)
+                file = cls(os.open(path, _CHANGE), path, handle)
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -221,7 +203,7 @@ class SessionFile:
         """
         path = layout.path(handle)
         layout.check_shards(path)
-        file = cls(path, handle, _CREATE)
+        file = cls(os.open(path, _CREATE, 0o600), path, handle)
         try:
             os.fchmod(file._descriptor, 0o600)
             if file._is_locked(Patience(timeout, f"session {handle}")):
@@ -313,7 +295,7 @@ class SessionFile:
         assert self.handle is not None
         temporary = layout.temporary(self.path)
         before = os.fstat(self._descriptor).st_mtime
-        new = SessionFile(temporary, self.handle, _CREATE)
+        new = SessionFile(os.open(temporary, _CREATE, 0o600), temporary, self.handle)
         try:
             os.fchmod(new._descriptor, 0o600)
             locks.lock(new._descriptor, Patience(locks.DEFAULT_TIMEOUT, temporary))
@@ -325,7 +307,7 @@ class SessionFile:
                 new.touch(touched)
             with surviving(*((os.path.dirname(self.path),) if durable else ())):
                 os.rename(temporary, self.path)
-                self._files, new._files = new._files, self._files
+                self._descriptor, new._descriptor = new._descriptor, self._descriptor
                 new.close()  # who waits for the lock of the old file finds it replaced
         except BaseException:
             new.discard()
@@ -378,32 +360,28 @@ class SessionFile:
 
     def close(self) -> None:
         """Give the lock back and close the file. May be called again."""
+        if _open.pop(id(self), None) is None:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
         try:
-            if self._files:
-                with suppress(OSError):  # what was done is done, and closing it gives it back too
-                    locks.unlock(self._descriptor)
+            with suppress(OSError):  # what was done is done, and closing it gives the lock back too
+                locks.unlock(descriptor)
         finally:
-            self._close()
-
-    def _close(self) -> None:
-        while self._files:
-            self._files.pop().close()
-        _open.pop(id(self), None)
+            os.close(descriptor)
 
     def abandon(self) -> None:
         """Close the copy that a forked child got of its parent's file, and leave the lock alone."""
-        self._close()
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
 
-_open: Final[dict[int, ref[SessionFile]]] = {}
-"""Every open session file of this process, by ``id``; and for a while some that were forgotten."""
+_open: Final[dict[int, SessionFile]] = {}
+"""Every open session file of this process, by ``id``."""
 
 
 def _close_in_child() -> None:
-    for found in list(_open.values()):
-        file = found()
-        if file is not None:
-            file.abandon()
+    for file in _open.values():
+        file.abandon()
     _open.clear()
 
 
