@@ -123,6 +123,17 @@ def test_two_hundred_levels_are_the_limit(kind: type) -> None:
             CODEC.encode(nested(levels, kind))
 
 
+@pytest.mark.parametrize("kind", [dict, list])
+def test_what_is_read_can_be_written_again(kind: type) -> None:
+    text = b'{"a":' * 200 + b"0" + b"}" * 200
+    if kind is list:
+        text = b'{"a":' + b"[" * 199 + b"]" * 199 + b"}"
+    assert CODEC.encode(CODEC.decode(text)) == text
+    for read in (CODEC.decode, load_object):
+        with pytest.raises(ValueError, match="nested deeper than 200 levels"):
+            read(b'{"a":' + text + b"}")
+
+
 def test_a_wide_cycle_is_found_as_soon_as_a_narrow_one() -> None:
     cycle: list[Any] = []
     cycle.extend([cycle, (cycle, cycle), {"a": cycle}] * 10)

@@ -192,8 +192,11 @@ class Janitor:
                 return
             self._due.clear()
             if self._leads:
-                self._sweeper.sweep_or_complain()
-                self._beat()
+                try:
+                    self._sweeper.sweep_or_complain()
+                    self._beat()
+                except Exception:  # noqa: BLE001 - dead, it would leave a leader that never sweeps
+                    _log.exception("the janitor's sweeper failed; going on")
 
     def _watch(self) -> None:
         while True:

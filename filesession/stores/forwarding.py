@@ -13,11 +13,12 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from filesession.errors import ConfigurationError, shown
 from filesession.lifetime import Timeout, seconds
+from filesession.record import SessionRecord
 
 LONGEST_GRACE: Final = 10.0
 """Seconds. Whoever has the old id can read the session for that long, an attacker who planted it
@@ -76,3 +77,14 @@ def followed(
         lineage = forwarding.lineage
         yield forwarding
         handle = forwarding.handle
+
+
+def reached(
+    load: Callable[[str], SessionRecord | None], forwardings: Iterator[Forwarding]
+) -> SessionRecord | None:
+    """The session where an old id leads, to be read; None when there is none any more."""
+    for forwarding in forwardings:
+        record = load(forwarding.handle)
+        if record is not None and record.lineage == forwarding.lineage:
+            return replace(record, forwarded=True)
+    return None

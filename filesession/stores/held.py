@@ -185,30 +185,34 @@ class HeldLocks(Generic[L]):
     """The locks held here. One instance a store.
 
     A lock released in another thread, or found in a task that outlives the block it was started in,
-    is still listed here: it holds nothing then, and is passed over.
+    is still listed here: it holds nothing then, and is passed over. That it is listed keeps no lock
+    alive: one whose block a signal's handler broke off at its very edge is forgotten, and with it
+    given back.
     """
 
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._held: Final[ContextVar[tuple[L, ...]]] = ContextVar("held", default=())
+        self._held: Final[ContextVar[tuple[ref[L], ...]]] = ContextVar("held", default=())
 
     def get(self, handle: str) -> L | None:
         """The lock on that session, or None."""
-        for lock in self._held.get():
-            if lock.holds(handle):
+        for listed in self._held.get():
+            lock = listed()
+            if lock is not None and lock.holds(handle):
                 return lock
         return None
 
     def add(self, lock: L) -> None:
         """From here on, in this thread or task, calls for the session go through ``lock``."""
-        self._held.set((*self._held.get(), lock))
+        self._held.set((*self._held.get(), ref(lock)))
 
     def remove(self, lock: L) -> None:
         """The lock is released."""
         held = self._held.get()
-        if lock in held:
-            self._held.set(tuple(other for other in held if other is not lock))
+        left = tuple(listed for listed in held if listed() not in (lock, None))
+        if len(left) < len(held):
+            self._held.set(left)
 
 
 _taken: Final[dict[int, ref[HeldLock]]] = {}

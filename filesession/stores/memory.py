@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from filesession import locks
@@ -29,7 +29,7 @@ from filesession.stores.entry import (
     new_handle,
     new_id,
 )
-from filesession.stores.forwarding import LONGEST_GRACE, Forwarding, followed, grace_of
+from filesession.stores.forwarding import LONGEST_GRACE, Forwarding, followed, grace_of, reached
 from filesession.stores.slots import Slot, SlotLock, Slots, refused
 
 
@@ -101,13 +101,9 @@ class MemoryStore:
         """
         handle = handle_of(sid) or ""
         record = self._loaded(handle, sid)
-        if record is not None:
-            return record
-        for forwarding in self._followed(handle):
-            record = self._loaded(forwarding.handle, sid)
-            if record is not None and record.lineage == forwarding.lineage:
-                return replace(record, forwarded=True)
-        return None
+        if record is None:
+            record = reached(lambda moved: self._loaded(moved, sid), self._followed(handle))
+        return record
 
     def _loaded(self, handle: str, sid: str) -> SessionRecord | None:
         """The live session of that handle, as the record of that id."""

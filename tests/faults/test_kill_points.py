@@ -28,11 +28,12 @@ Verb = Callable[[FileStore], object]
 
 def died(call: Callable[[], object], nth: int) -> bool:
     """Whether a child that makes a call was killed at its ``nth`` system call."""
+    calls = SystemCalls(deadly(nth), only=(*CALLS, LOCK))
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            with SystemCalls(deadly(nth), only=(*CALLS, LOCK)):
+            with calls:
                 call()
             code = 0
         finally:

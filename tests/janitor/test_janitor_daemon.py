@@ -676,6 +676,30 @@ def test_a_look_that_fails_for_no_known_reason_is_told_and_the_next_one_taken(
     assert messages(log)[0] == "the janitor's watch failed; going on"
 
 
+def test_a_sweep_that_fails_for_no_known_reason_is_told_and_the_next_one_made(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    janitor = Janitor(store, interval=3600)
+    sweep, swept = janitor._sweeper.sweep_or_complain, threading.Event()
+    reasons = [RuntimeError("a bug")]
+
+    def fail_once() -> None:
+        if reasons:
+            raise reasons.pop()
+        sweep()
+        swept.set()
+
+    monkeypatch.setattr(janitor._sweeper, "sweep_or_complain", fail_once)
+    janitor.start()
+    try:
+        wait_until(lambda: not reasons)
+        janitor._set_due()
+        assert swept.wait(30)
+    finally:
+        janitor.stop()
+    assert "the janitor's sweeper failed; going on" in messages(log)
+
+
 def test_a_store_without_a_directory_is_swept_by_everyone_it_is_given_to(clock: Clock) -> None:
     store = MemoryStore(idle_timeout=100, clock=clock)
     store.create()

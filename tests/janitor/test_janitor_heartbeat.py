@@ -59,6 +59,13 @@ def test_a_heartbeat_is_read_as_it_was_written(directory: str, beat: Heartbeat) 
     assert read_heartbeat(directory) == beat
 
 
+def test_a_path_in_it_that_is_no_utf_8_is_spelled_out(directory: str) -> None:
+    write_heartbeat(directory, replace(BEAT, last_error="reading /s\udce9/x: Permission denied"))
+    beat = read_heartbeat(directory)
+    assert beat is not None
+    assert beat.last_error == "reading /s\\udce9/x: Permission denied"
+
+
 def test_a_heartbeat_replaces_the_one_before_and_is_ours_alone(directory: str) -> None:
     write_heartbeat(directory, BEAT)
     write_heartbeat(directory, replace(BEAT, heartbeat_at=NOW + 5))

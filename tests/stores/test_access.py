@@ -14,6 +14,7 @@ from filesession.stores import FileStore, MemoryStore
 from filesession.stores.entry import handle_of
 from filesession.stores.file.layout import Layout
 from filesession.testing import ManualClock
+from filesession.testing.faults import SystemCalls, meanwhile
 from tests.stores.conftest import line_for
 
 
@@ -99,6 +100,19 @@ def test_a_directory_of_ours_without_a_manifest_is_none_to_open(directory: Path)
     directory.mkdir(0o700)
     with pytest.raises(ConfigurationError, match=r"it has no filesession\.json"):
         FileStore.open(directory)
+
+
+def test_a_directory_whose_manifest_goes_while_it_is_opened_is_none_to_open(
+    directory: Path,
+) -> None:
+    FileStore(directory)
+    manifest = directory / "filesession.json"
+    with (
+        SystemCalls(meanwhile(manifest.unlink), only=("open",)),
+        pytest.raises(ConfigurationError, match=r"it has no filesession\.json"),
+    ):
+        FileStore.open(directory)
+    assert not manifest.exists()
 
 
 def test_what_another_set_aside_first_is_gone(directory: Path) -> None:

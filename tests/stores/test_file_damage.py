@@ -304,6 +304,7 @@ class TestDamaged:
             lambda: other.load("chosen"),
             lambda: other.lock("chosen").__enter__(),
             lambda: other.inspect(raw.name("chosen")),
+            lambda: other.regenerate("chosen"),  # or it would have an id that nobody was told
         ):
             with pytest.raises(StoreUnavailable, match=r"codec cannot read it .*key"):
                 verb()

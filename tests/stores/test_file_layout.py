@@ -153,6 +153,14 @@ class TestOwnership:
         with pytest.raises(ConfigurationError, match="there is no directory"):
             FileStore.open(directory / "below")
 
+    def test_a_path_below_a_link_that_leads_nowhere_is_refused(
+        self, directory: Path, tmp_path: Path
+    ) -> None:
+        directory.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(ConfigurationError, match="above it lies a file"):
+            FileStore(directory / "below")
+        assert not (tmp_path / "nowhere").exists()
+
     def test_another_users_directory_is_refused_with_both_users(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -335,6 +335,9 @@ class TestAtATemporaryName:
             place.mkdir()
             KINDS[kind](name, place)
         before = seen(outside)
+        report = store.sweep(dry_run=True)
+        assert (report.failed, report.leftovers + report.corrupt) == (0, 2)
+        assert all(os.path.lexists(name) for name in names)
         with SystemCalls() as calls:
             report = store.sweep()
         assert (report.failed, report.leftovers + report.corrupt) == (0, 2)

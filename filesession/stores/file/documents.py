@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from filesession.errors import store_error
 
 OPEN_TO_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Never through a symlink, and never waiting, as opening a FIFO would."""
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 LARGEST_DOCUMENT: Final = 1 << 20
 """Bytes; what is longer is not ours and is not read further."""
@@ -79,15 +81,17 @@ def surviving(*directories: str) -> Iterator[None]:
         FileNotFoundError: one is not there; nothing was changed.
         OSError: it is not known whether the change would survive.
     """
-    with ExitStack() as stack:
-        descriptors = []
+    descriptors: list[int] = []
+    try:
         for directory in directories:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            descriptors.append(descriptor)
+            # One step: the handler of a signal may raise before another keeps what this one gave.
+            descriptors.extend(map(os.open, (directory,), (_DIRECTORY,)))
         yield
         for descriptor in descriptors:
             os.fsync(descriptor)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def write_all(descriptor: int, content: bytes) -> None:

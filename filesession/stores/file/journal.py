@@ -20,8 +20,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from filesession.codec import JSONCodec, dump_object, load_object
-from filesession.errors import EncodeError
+from filesession.codec import dump_object, load_object
 from filesession.lifetime import UNSET
 from filesession.record import NO_OVERRIDES
 from filesession.stores.entry import Entry
@@ -34,8 +33,6 @@ looking through all of it would take minutes."""
 
 LARGEST_VERSION: Final = 2**53
 """No session is saved as often; what is more cannot be counted on."""
-
-_PLAIN: Final = JSONCodec()
 
 _PREFIX: Final = 9
 """Bytes of the checksum and the blank behind it."""
@@ -170,19 +167,8 @@ def _is_well_formed(entry: Entry) -> bool:
         and _is_number(entry.saved)
         and (entry.idle is UNSET or entry.idle is None or _is_number(entry.idle))
         and (entry.absolute is UNSET or entry.absolute is None or _is_number(entry.absolute))
-        and _can_be_written_again(entry.cookie)
+        and isinstance(entry.cookie, Mapping)
     )
-
-
-def _can_be_written_again(cookie: object) -> bool:
-    """Whether every line that is to follow can hold it: deeper nesting is read than written."""
-    if cookie is NO_OVERRIDES:
-        return True
-    try:
-        _PLAIN.encode({"cookie": cookie})
-    except EncodeError:
-        return False
-    return isinstance(cookie, Mapping)
 
 
 def _is_number(value: object) -> bool:

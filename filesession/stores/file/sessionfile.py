@@ -13,7 +13,10 @@ Rules:
 5. Another user's file is neither read nor written: its owner may have made it up, and would get to
    see what is saved. It is an error and no damage, as a restored backup is all of that kind until
    it is given to whom it belongs.
-6. A file with a second name is a session like any other: it is no stranger's, or its checksum would
+6. A signal's handler may raise between any two steps of the interpreter, also between a system
+   call and the line that was to keep what it gave. So a file is opened by one step into the object
+   that owns it, and who forgets that object has given the lock back.
+7. A file with a second name is a session like any other: it is no stranger's, or its checksum would
    not be right, and a backup may be made of such names.
 """
 
@@ -26,6 +29,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+from weakref import ref
 
 from filesession import locks
 from filesession.errors import StoreError, StoreUnavailable, store_error
@@ -93,18 +97,20 @@ def read(path: str, handle: str) -> Snapshot | None:
         StoreUnavailable: a newer version of filesession wrote it, or it is another user's.
         OSError: it cannot be read.
     """
+    descriptors: list[int] = []
     try:
-        descriptor = os.open(path, _READ)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno in _WRONG_KIND:
-            raise NotASessionError from error
-        raise
-    try:
-        return _snapshot(descriptor, path, handle)
+        try:
+            descriptors.extend(map(os.open, (path,), (_READ,)))  # one step (rule 6)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in _WRONG_KIND:
+                raise NotASessionError from error
+            raise
+        return _snapshot(descriptors[0], path, handle)
     finally:
-        os.close(descriptor)
+        if descriptors:
+            os.close(descriptors[0])
 
 
 def look(path: str, handle: str) -> Snapshot | None:
@@ -144,19 +150,29 @@ def _snapshot(descriptor: int, path: str, handle: str) -> Snapshot:
 
 
 class SessionFile:
-    """An open session file and its lock, until ``close``.
+    """An open session file and its lock, until ``close``, or until it is forgotten.
 
     After ``unlink`` or ``move_to`` the file is no longer the session of its old handle: ``handle``
     is None, or the new one.
     """
 
-    __slots__ = ("_descriptor", "handle", "path")
+    __slots__ = ("__weakref__", "_descriptors", "handle", "path")
 
-    def __init__(self, descriptor: int, path: str, handle: str) -> None:
-        self._descriptor = descriptor
+    def __init__(self, path: str, handle: str, flags: int) -> None:
         self.path = path
         self.handle: str | None = handle
-        _open[id(self)] = self
+        self._descriptors: list[int] = []  # one; none when it is closed
+        _open[id(self)] = ref(self)
+        self._descriptors.extend(map(os.open, (path,), (flags,), (0o600,)))  # one step (rule 6)
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptors", None):  # it may be broken off before it has any
+            self.close()
+
+    @property
+    def _descriptor(self) -> int:
+        """-1 when it is closed."""
+        return self._descriptors[0] if self._descriptors else -1
 
     @classmethod
     def locked(cls, layout: Layout, handle: str, timeout: float) -> SessionFile | None:
@@ -173,7 +189,7 @@ class SessionFile:
         patience = Patience(timeout, f"session {handle}")
         while True:
             try:
-                file = cls(os.open(path, _CHANGE), path, handle)
+                file = cls(path, handle, _CHANGE)
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -203,7 +219,7 @@ class SessionFile:
         """
         path = layout.path(handle)
         layout.check_shards(path)
-        file = cls(os.open(path, _CREATE, 0o600), path, handle)
+        file = cls(path, handle, _CREATE)
         try:
             os.fchmod(file._descriptor, 0o600)
             if file._is_locked(Patience(timeout, f"session {handle}")):
@@ -295,7 +311,7 @@ class SessionFile:
         assert self.handle is not None
         temporary = layout.temporary(self.path)
         before = os.fstat(self._descriptor).st_mtime
-        new = SessionFile(os.open(temporary, _CREATE, 0o600), temporary, self.handle)
+        new = SessionFile(temporary, self.handle, _CREATE)
         try:
             os.fchmod(new._descriptor, 0o600)
             locks.lock(new._descriptor, Patience(locks.DEFAULT_TIMEOUT, temporary))
@@ -307,7 +323,7 @@ class SessionFile:
                 new.touch(touched)
             with surviving(*((os.path.dirname(self.path),) if durable else ())):
                 os.rename(temporary, self.path)
-                self._descriptor, new._descriptor = new._descriptor, self._descriptor
+                self._descriptors, new._descriptors = new._descriptors, self._descriptors
                 new.close()  # who waits for the lock of the old file finds it replaced
         except BaseException:
             new.discard()
@@ -360,28 +376,29 @@ class SessionFile:
 
     def close(self) -> None:
         """Give the lock back and close the file. May be called again."""
-        if _open.pop(id(self), None) is None:
-            return
-        descriptor, self._descriptor = self._descriptor, -1
         try:
-            with suppress(OSError):  # what was done is done, and closing it gives the lock back too
-                locks.unlock(descriptor)
+            if self._descriptors:
+                with suppress(OSError):  # what was done is done, and closing it gives it back too
+                    locks.unlock(self._descriptor)
         finally:
-            os.close(descriptor)
+            self.abandon()
 
     def abandon(self) -> None:
-        """Close the copy that a forked child got of its parent's file, and leave the lock alone."""
-        descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
+        """Close the file and leave the lock alone: in a forked child it is the parent's."""
+        if self._descriptors:
+            list(map(os.close, map(self._descriptors.pop, (0,))))  # one step (rule 6)
+        _open.pop(id(self), None)
 
 
-_open: Final[dict[int, SessionFile]] = {}
-"""Every open session file of this process, by ``id``."""
+_open: Final[dict[int, ref[SessionFile]]] = {}
+"""Every open session file of this process, by ``id``; and for a while some that were forgotten."""
 
 
 def _close_in_child() -> None:
-    for file in _open.values():
-        file.abandon()
+    for found in list(_open.values()):
+        file = found()
+        if file is not None:
+            file.abandon()
     _open.clear()
 
 

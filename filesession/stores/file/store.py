@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from filesession import locks
@@ -43,7 +42,7 @@ from filesession.stores.file.ownership import absolute
 from filesession.stores.file.sessionfile import SessionFile
 from filesession.stores.file.size import check_fits, check_header, is_long
 from filesession.stores.file.whole import WholeDirectory
-from filesession.stores.forwarding import Forwarding, grace_of
+from filesession.stores.forwarding import Forwarding, grace_of, reached
 
 
 class FileStore(WholeDirectory):
@@ -177,13 +176,10 @@ class FileStore(WholeDirectory):
             return None
         with translated("loading", handle):
             record = self._access.load(handle, sid)
-            if record is not None:
-                return record
-            for forwarding in self._forwards.followed(handle, self._clock()):
-                record = self._access.load(forwarding.handle, sid)
-                if record is not None and record.lineage == forwarding.lineage:
-                    return replace(record, forwarded=True)
-            return None
+            if record is None:
+                followed = self._forwards.followed(handle, self._clock())
+                record = reached(lambda moved: self._access.load(moved, sid), followed)
+            return record
 
     def create(
         self,
@@ -379,14 +375,11 @@ class FileStore(WholeDirectory):
         target = new_handle(chosen := new_id() if new_sid is None else new_sid)
         if handle is None:
             raise gone()
-        with translated("regenerating", handle), ExitStack() as stack:
-            if target == handle:
-                self._access.make_way(target)  # it is taken by this very session, if that is alive
-                raise gone()
-            if new_sid is not None:  # a name nobody else can take; of a random one nobody knows
-                stack.callback(self._reserved(target).discard)
-            changing = self._access.changing("regenerating", handle)
-            file, found, entry, now = stack.enter_context(changing)
+        with (
+            translated("regenerating", handle),
+            self._holding(target, handle, chosen=new_sid is not None),
+            self._access.changing("regenerating", handle) as (file, found, entry, now),
+        ):
             following = entry.saved_as(
                 data,
                 encoded,
@@ -411,6 +404,21 @@ class FileStore(WholeDirectory):
             except FileNotFoundError:
                 raise gone() from None  # removed by hand, beside all locks
         return record
+
+    @contextmanager
+    def _holding(self, target: str, handle: str, *, chosen: bool) -> Iterator[None]:
+        """Keep others from taking a chosen id meanwhile; a random one nobody knows."""
+        if not chosen:
+            yield
+            return
+        if target == handle:
+            self._access.make_way(target)  # it is taken by this very session, if that is alive
+            raise gone()
+        placeholder = self._reserved(target)
+        try:
+            yield
+        finally:
+            placeholder.discard()
 
     def lock(self, sid: str, *, timeout: Timeout = locks.DEFAULT_TIMEOUT) -> SessionLock:
         """A context manager: the session, fresh, and for nobody else to change while inside.
