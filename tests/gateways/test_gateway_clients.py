@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import http.client
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from filesession import FileStore
-from tests.gateways.test_real_servers import PATIENCE, Door, Site
+from tests.serving import PATIENCE, Door, Site, serving
 
 SERVERS = {
     "uvicorn": "uvicorn tests.gateways.client_app:asgi --fd {fd}",
@@ -36,42 +33,8 @@ SERVERS = {
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """A server, which takes over a socket that listens already: nobody waits until it is up."""
-    place = tmp_path_factory.mktemp("site")
-    site = Site(0, place / "sessions", place / "log")
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=16) as listening,
-        site.log.open("wb") as log,
-    ):
-        site.port = listening.getsockname()[1]
-        command = SERVERS[request.param].format(fd=listening.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command.split()],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "FILESESSION_DIR": str(site.directory)},
-            stdout=log,
-            stderr=log,
-            pass_fds=[listening.fileno()],
-            start_new_session=True,
-        )
-    try:
+    with serving(SERVERS[request.param], tmp_path_factory.mktemp("site")) as site:
         yield site
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert "Traceback" not in site.log.read_text()
-
-
-@pytest.fixture
-def door() -> Iterator[Door]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(PATIENCE)
-        yield Door(listening)
 
 
 @pytest.fixture

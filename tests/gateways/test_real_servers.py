@@ -2,122 +2,31 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosedOK
-from websockets.sync.client import ClientConnection, connect
 
 from filesession import FileStore
+from tests.serving import PATIENCE, Door, Site, serving
 
-PATIENCE = 20  # seconds
 SERVERS = {
-    "uvicorn": "uvicorn server_app:asgi --workers 2 --fd {fd}",
-    "gunicorn": "gunicorn server_app:wsgi -w 2 -b fd://{fd} --no-control-socket",
-    "gthread": "gunicorn server_app:wsgi -w 2 -b fd://{fd} --no-control-socket"
+    "uvicorn": "uvicorn tests.gateways.server_app:asgi --workers 2 --fd {fd}",
+    "gunicorn": "gunicorn tests.gateways.server_app:wsgi -w 2 -b fd://{fd} --no-control-socket",
+    "gthread": "gunicorn tests.gateways.server_app:wsgi -w 2 -b fd://{fd} --no-control-socket"
     " -k gthread --threads 4",
 }
-
-
-@dataclass
-class Answer:
-    """What a browser that follows no redirects got."""
-
-    status: int
-    cookie: str | None
-    worker: int
-    session: dict[str, Any]
-
-
-@dataclass
-class Site:
-    """A running server and the directory of its sessions."""
-
-    port: int
-    directory: Path
-    log: Path
-
-    def ask(
-        self,
-        path: str,
-        cookie: str | None = None,
-        *,
-        before_the_page: Callable[[], object] = lambda: None,
-    ) -> Answer:
-        """One request, on a connection of its own; does something when its headers have come."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers={} if cookie is None else {"Cookie": cookie})
-            response = connection.getresponse()
-            before_the_page()
-            page = json.loads(response.read())
-        finally:
-            connection.close()
-        found = response.headers["Set-Cookie"]
-        cookie = None if found is None else found.partition(";")[0]
-        return Answer(response.status, cookie, page["worker"], page["session"])
-
-    def start(self) -> str:
-        """The cookie of a new session."""
-        cookie = self.ask("/add/started").cookie
-        assert cookie is not None
-        return cookie
-
-    def talk(self, cookie: str) -> ClientConnection:
-        """A websocket."""
-        return connect(
-            f"ws://127.0.0.1:{self.port}/",
-            additional_headers={"Cookie": cookie},
-            open_timeout=PATIENCE,
-            proxy=None,
-        )
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """A server, which takes over a socket that listens already: nobody waits until it is up."""
-    place = tmp_path_factory.mktemp("site")
-    site = Site(0, place / "sessions", place / "log")
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=128) as listening,
-        site.log.open("wb") as log,
-    ):
-        site.port = listening.getsockname()[1]
-        command = SERVERS[request.param].format(fd=listening.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command.split()],
-            cwd=Path(__file__).parent,
-            env={**os.environ, "FILESESSION_DIR": str(site.directory)},
-            stdout=log,
-            stderr=log,
-            pass_fds=[listening.fileno()],
-            start_new_session=True,
-        )
-    try:
+    with serving(SERVERS[request.param], tmp_path_factory.mktemp("site")) as site:
         yield site
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert "Traceback" not in site.log.read_text()
 
 
 uvicorn = pytest.mark.parametrize("site", ["uvicorn"], indirect=True)
@@ -158,27 +67,6 @@ def test_a_counter_under_the_sessions_lock_is_exact(site: Site, pool: ThreadPool
     answers = list(pool.map(site.ask, ["/count"] * 64, [cookie] * 64))
     assert sorted(answer.session["count"] for answer in answers) == list(range(1, 65))
     assert site.ask("/see", cookie).session["count"] == 64
-
-
-class Door:
-    """Holds a request that connects to it, until it is opened."""
-
-    def __init__(self, listening: socket.socket) -> None:
-        self._listening = listening
-        self.port = listening.getsockname()[1]
-
-    def let_go_after(self, act: Callable[[], object]) -> None:
-        """Wait for a request to come, do something, and let it go on."""
-        connection, _ = self._listening.accept()
-        with connection:
-            act()
-
-
-@pytest.fixture
-def door() -> Iterator[Door]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(PATIENCE)
-        yield Door(listening)
 
 
 def test_a_redirect_never_outruns_the_save(site: Site, door: Door) -> None:

@@ -16,8 +16,7 @@ from typing import Final
 import pytest
 
 from filesession import FileStore
-from tests.gateways.test_real_servers import PATIENCE, Answer
-from tests.processes.serving import OwnSite, a_door, serving
+from tests.serving import PATIENCE, Answer, Door, Site, serving
 
 SERVERS: Final = {
     "gunicorn": "gunicorn tests.processes.preloaded_app:wsgi --preload --workers 3 --threads 4"
@@ -42,14 +41,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def site(name: str, tmp_path: Path) -> Iterator[OwnSite]:
+def site(name: str, tmp_path: Path) -> Iterator[Site]:
     with serving(SERVERS[name], tmp_path) as site:
         until_at_work(site, WORKERS[name])
         yield site
-    assert "Traceback" not in site.log.read_text()
 
 
-def until_at_work(site: OwnSite, count: int, *, but: int | None = None) -> None:
+def until_at_work(site: Site, count: int, *, but: int | None = None) -> None:
     """Wait until so many workers have answered.
 
     One that is told to stop before it is at work may not hear of it, and is then killed.
@@ -78,7 +76,7 @@ class Visitors:
         workers: the processes that answered.
     """
 
-    def __init__(self, site: OwnSite, cookie: str, *, count: int = 4) -> None:
+    def __init__(self, site: Site, cookie: str, *, count: int = 4) -> None:
         self._site = site
         self._cookie = cookie
         self._stop = threading.Event()
@@ -130,7 +128,7 @@ class Visitors:
 
 
 @contextmanager
-def visitors(site: OwnSite, cookie: str) -> Iterator[Visitors]:
+def visitors(site: Site, cookie: str) -> Iterator[Visitors]:
     visiting = Visitors(site, cookie)
     try:
         yield visiting
@@ -138,7 +136,7 @@ def visitors(site: OwnSite, cookie: str) -> Iterator[Visitors]:
         visiting.stop()
 
 
-def stored(site: OwnSite) -> dict[str, object]:
+def stored(site: Site) -> dict[str, object]:
     """The one session."""
     store = FileStore(site.directory)
     (info,) = store.scan()
@@ -149,7 +147,7 @@ def stored(site: OwnSite) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", ["gunicorn"])
 def test_preloaded_workers_lose_nothing_and_nothing_that_they_answered_when_they_are_replaced(
-    site: OwnSite,
+    site: Site,
 ) -> None:
     with visitors(site, site.start()) as visiting:
         visiting.until(lambda: len(visiting.workers) == 3 and len(visiting.added) > 100)
@@ -166,19 +164,18 @@ def test_preloaded_workers_lose_nothing_and_nothing_that_they_answered_when_they
 
 
 def test_a_worker_that_is_killed_inside_the_lock_keeps_no_other_waiting(
-    name: str, site: OwnSite, pool: ThreadPoolExecutor
+    name: str, site: Site, pool: ThreadPoolExecutor, door: Door
 ) -> None:
     cookie = site.start()
     waiting: list[Future[Answer]] = []
     begun = 0.0
-    with a_door() as door:
-        inside = pool.submit(site.ask, f"/inside/{door.port}", cookie)
-        with door.opened() as told:
-            killed = int(told)
-            assert site.ask("/see", cookie).session == {"started": True}
-            waiting = [pool.submit(site.ask, "/count", cookie) for _ in range(4)]
-            begun = time.monotonic()
-            os.kill(killed, signal.SIGKILL)
+    inside = pool.submit(site.ask, f"/inside/{door.port}", cookie)
+    with door.opened() as told:
+        killed = int(told.readline())
+        assert site.ask("/see", cookie).session == {"started": True}
+        waiting = [pool.submit(site.ask, "/count", cookie) for _ in range(4)]
+        begun = time.monotonic()
+        os.kill(killed, signal.SIGKILL)
     with pytest.raises(CUT_OFF):
         inside.result()
     answered = [future.result() for future in waiting if future.exception() is None]
@@ -192,13 +189,14 @@ def test_a_worker_that_is_killed_inside_the_lock_keeps_no_other_waiting(
 
 
 def test_a_server_that_is_told_to_stop_loses_no_request_that_it_answers(
-    site: OwnSite, pool: ThreadPoolExecutor
+    site: Site, pool: ThreadPoolExecutor, door: Door
 ) -> None:
     cookie = site.start()
-    with a_door() as door, visitors(site, cookie) as visiting:
+    with visitors(site, cookie) as visiting:
         visiting.until(lambda: len(visiting.added) > 20)
         slow = pool.submit(site.ask, f"/inside/{door.port}", cookie)
-        with door.opened():
+        with door.opened() as told:
+            assert told.readline()
             site.process.send_signal(signal.SIGTERM)
             visiting.stop_asking()
         answer, begun = slow.result(), time.monotonic()
