@@ -27,7 +27,7 @@ from tests.processes.conftest import (
     request_asgi,
     under_asgi,
 )
-from tests.test_session_lock import a_session
+from tests.session.conftest import a_session
 
 OLD: Final = {"n": 1}
 NEW: Final = {"n": 2}

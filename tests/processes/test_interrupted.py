@@ -23,7 +23,7 @@ from filesession.stores.file.size import LONGEST_JOURNAL
 from filesession.testing import ManualClock
 from filesession.testing.faults import CALLS, LOCK, SystemCall, SystemCalls
 from tests.processes.conftest import SID, Child, Place, held, nothing_left
-from tests.test_session_lock import a_session
+from tests.session.conftest import a_session
 
 EVERY: Final = (*CALLS, LOCK)
 

@@ -31,7 +31,7 @@ from tests.processes.conftest import (
     result_of,
     under_wsgi,
 )
-from tests.test_session_lock import a_session
+from tests.session.conftest import a_session
 
 EVERY: Final = (*CALLS, LOCK)
 

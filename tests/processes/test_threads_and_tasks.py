@@ -28,7 +28,7 @@ from tests.processes.conftest import (
     request_asgi,
     result_of,
 )
-from tests.test_session_lock import a_session
+from tests.session.conftest import a_session
 
 Fork = Callable[[Callable[[], object]], Child]
 
