@@ -93,19 +93,25 @@ class Killer:
         self.numbers = 0
         self.offset = time.time() - self.zero
         self.drift = 0.0
+        self.ending = False
+
+    def end(self, *_: object) -> None:
+        """Come to an end soon; for a signal's handler, whose exception might be lost in a fork."""
+        self.ending = True
 
     def run(self) -> None:
         """Everything; no child is left when it returns or raises."""
         end = self.zero + self.settings.seconds
         try:
             self.settings.store()
-            while not self.numbers or time.monotonic() < end:
+            while not self.ending and (not self.numbers or time.monotonic() < end):
                 until = min(end, time.monotonic() + self.settings.round)
                 if end - until < self.settings.round / 3:
                     until = end
                 self._round(until)
-            self._end_janitor()
-            self._tell_what_is_left()
+            if not self.ending:
+                self._end_janitor()
+                self._tell_what_is_left()
         finally:
             self._end_all()
             self.scribe.close()
@@ -124,6 +130,8 @@ class Killer:
         for _ in range(settings.workers):
             self._start_worker(board, until)
         while time.monotonic() < until:
+            if self.ending:
+                return
             time.sleep(min(self.random.uniform(0.02, 0.2), max(0.0, until - time.monotonic())))
             self._wake()
             self._act()

@@ -59,21 +59,18 @@ def main(arguments: Sequence[str] | None = None, make: Callable[..., FileStore] 
         make=make,
     )
     _say(f"seed {settings.seed}, {settings.seconds:g} s, {settings.workers} workers, {directory}")
-    signal.signal(signal.SIGTERM, _end)
     directory.mkdir(parents=True, exist_ok=True)
     logging.getLogger("filesession").addHandler(logging.FileHandler(directory / "store.log"))
-    try:
-        Killer(settings).run()
-    except KeyboardInterrupt:
+    killer = Killer(settings)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, killer.end)
+    killer.run()
+    if killer.ending:
         _say("told to end; this is about what was done until then")
     code = _judge(settings.history, f"seed {settings.seed}")
     if not code and options.dir is None:
         shutil.rmtree(directory)
     return code
-
-
-def _end(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _parsed(arguments: Sequence[str] | None) -> Any:
