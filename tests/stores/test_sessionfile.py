@@ -215,6 +215,12 @@ class TestReading:
 
 
 class TestLocking:
+    def test_one_that_could_not_be_opened_is_not_remembered(self, layout: Layout) -> None:
+        sessionfile._open.clear()
+        for _ in range(3):
+            assert SessionFile.locked(layout, "0" * 32, timeout=0) is None
+        assert sessionfile._open == {}
+
     def test_two_that_opened_the_file_exclude_each_other(
         self, layout: Layout, path: Path, no_descriptor_leaks: None
     ) -> None:

@@ -168,6 +168,8 @@ class SessionFile:
     def __del__(self) -> None:
         if getattr(self, "_descriptors", None):  # it may be broken off before it has any
             self.close()
+        else:
+            _open.pop(id(self), None)
 
     @property
     def _descriptor(self) -> int:
@@ -391,7 +393,7 @@ class SessionFile:
 
 
 _open: Final[dict[int, ref[SessionFile]]] = {}
-"""Every open session file of this process, by ``id``; and for a while some that were forgotten."""
+"""Every open session file of this process, by ``id``."""
 
 
 def _close_in_child() -> None:
