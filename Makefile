@@ -3,18 +3,20 @@
 # make check  lint, types and tests, as CI does
 # make torture    processes, a killer and a janitor at a few sessions (SECONDS=120, SEED=...)
 # make fuzz       inputs that are led by what they reach (FUZZ_SECONDS=720)
+# make bench-janitor  the janitor beside others (SESSIONS=10000,..., DIR=, ONLY=, JSON=)
 # make faults     every error at every system call, and all else that is too long for make test
 
 PYTHON ?= python3
 PORT ?= 8000
 SECONDS ?= 120
 FUZZ_SECONDS ?= 720
+SESSIONS ?= 10000,100000,1000000
 VENV := .venv
 BIN := $(VENV)/bin
 SPREAD := --numprocesses auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test lint types check torture fuzz faults clean
+.PHONY: run test lint types check torture fuzz faults bench-janitor clean
 
 run: $(VENV)/.examples
 	@$(BIN)/python examples/run.py --port $(PORT)
@@ -45,6 +47,11 @@ fuzz: $(VENV)/.dev
 faults: $(VENV)/.dev
 	FILESESSION_FAULTS=all FILESESSION_COUNTER=all $(BIN)/python -m pytest $(SPREAD) \
 	  tests/faults tests/processes/test_lost_updates.py
+
+bench-janitor: $(VENV)/.dev
+	@$(PIP) install --editable '.[bench]'
+	$(BIN)/python tests/bench/janitor.py --sessions $(SESSIONS) $(if $(DIR),--dir $(DIR)) \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
 
 clean:
 	rm -rf $(VENV) var build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

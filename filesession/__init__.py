@@ -30,7 +30,7 @@ from filesession.stores.file.store import FileStore
 from filesession.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from filesession.janitor.daemon import Janitor
+    from filesession.janitor.janitor import Janitor
 
 __all__ = [
     "ConfigurationError",
@@ -56,7 +56,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """``Janitor`` on first use: a web application that runs none does not load its scheduler."""
     if name == "Janitor":
-        from filesession.janitor.daemon import Janitor  # noqa: PLC0415 - see above
+        from filesession.janitor.janitor import Janitor  # noqa: PLC0415 - see above
 
         return Janitor
     msg = f"module {__name__!r} has no attribute {name!r}"

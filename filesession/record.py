@@ -80,6 +80,7 @@ class SweepReport:
         expired: sessions deleted because they were due; with ``dry_run``, that would have been.
         freed: bytes of those.
         oldest_overdue: seconds by which the longest overdue of them was late; 0 when none was due.
+        held: due sessions that were kept, as the sweep held back.
         busy: due sessions left for the next sweep because their lock was held throughout.
         corrupt: files that hold no session and were set aside.
         failed: sessions that could not be read, deleted or set aside.
@@ -87,6 +88,7 @@ class SweepReport:
         young: files that hold no session but were changed within the last minute, and may be a
             writer's work; left for a later sweep.
         mended: sessions dated in the future, by a clock that was set back; they count from now.
+        compacted: long session files that were replaced by short ones.
         leftovers: temporary files of writers that died, removed.
         complete: False when ``limit`` ended it early.
         dry_run: nothing was changed.
@@ -98,12 +100,14 @@ class SweepReport:
     expired: int = 0
     freed: int = 0
     oldest_overdue: float = 0.0
+    held: int = 0
     busy: int = 0
     corrupt: int = 0
     failed: int = 0
     failure: str | None = None
     young: int = 0
     mended: int = 0
+    compacted: int = 0
     leftovers: int = 0
     complete: bool = True
     dry_run: bool = False

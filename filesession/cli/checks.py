@@ -18,12 +18,20 @@ from filesession.janitor.leader import LOCK
 from filesession.janitor.wording import counted, span_text
 from filesession.stores.entry import AHEAD
 from filesession.stores.file.documents import read_document
-from filesession.stores.file.layout import CORRUPT, MOVED, SECRET, SECRET_BYTES, SESSIONS, Layout
+from filesession.stores.file.layout import (
+    CORRUPT,
+    MOVED,
+    SECRET,
+    SECRET_BYTES,
+    SESSIONS,
+    SOONER,
+    Layout,
+)
 from filesession.stores.file.manifest import Manifest
 from filesession.stores.file.ownership import MANIFEST, as_user, fault_of, user_text
 from filesession.stores.file.sessionfile import YOUNG, look
 
-KNOWN: Final = frozenset({MANIFEST, SECRET, SESSIONS, CORRUPT, MOVED, LOCK, HEARTBEAT})
+KNOWN: Final = frozenset({MANIFEST, SECRET, SESSIONS, CORRUPT, MOVED, SOONER, LOCK, HEARTBEAT})
 """What belongs into a session directory, beside temporary files."""
 
 RESTORE: Final = (
@@ -178,7 +186,7 @@ class Census:
     def _others(self) -> list[str]:
         """What else is to be ours alone: directories, and files of ours but the secret."""
         root = self.layout.directory
-        names = (SESSIONS, CORRUPT, MOVED, MANIFEST, LOCK, HEARTBEAT)
+        names = (SESSIONS, CORRUPT, MOVED, SOONER, MANIFEST, LOCK, HEARTBEAT)
         paths = [*(os.path.join(root, name) for name in names), *sorted(self.shards)]
         return [path for path in paths if os.path.exists(path) and not os.path.islink(path)]
 
@@ -223,7 +231,7 @@ def strangers(layout: Layout) -> Iterator[Finding]:
     root = layout.directory
     leftovers = set(layout.leftovers())
     top = sorted(os.path.join(root, name) for name in os.listdir(root) if name not in KNOWN)
-    directories = [os.path.join(root, name) for name in (SESSIONS, CORRUPT, MOVED)]
+    directories = [os.path.join(root, name) for name in (SESSIONS, CORRUPT, MOVED, SOONER)]
     top += filter(os.path.islink, directories)
     foreign = [path for path in top if path not in leftovers] + sorted(layout.strangers())
     if foreign:

@@ -27,6 +27,7 @@ _BROKEN_PIPE: Final = 128 + 13
 _MODULES: Final = {
     "janitor": "janitor",
     "status": "status",
+    "top": "top",
     "doctor": "doctor",
     "ls": "listing",
     "show": "session",

@@ -1,5 +1,5 @@
 """The janitor: removes from a store, in the background, what has expired."""
 
-from filesession.janitor.daemon import Janitor
+from filesession.janitor.janitor import Janitor
 
 __all__ = ["Janitor"]

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from filesession.codec import dump_document, load_object
 from filesession.janitor.leader import is_led, marked_at
+from filesession.janitor.reading import Reading
 from filesession.record import SweepReport
 from filesession.stores.file.documents import read_document, write_document
 
@@ -39,8 +40,11 @@ class Heartbeat:
         cron: the crontab text, in local time; None: they come by ``interval``.
         next_sweep_at: when the next sweep is planned.
         sweeping_since: when the sweep in hand began; None: there is none.
+        looked: the share of all sessions it has looked at, if it does so for the first time.
+        watch: how it notices new sessions: "events", "poll" or "off"; None: it has not begun.
         last_sweep: the last one that came to its end.
         last_error: why the last one failed; None: it did not.
+        reading: what it knows and has done, in figures.
     """
 
     pid: int
@@ -51,8 +55,11 @@ class Heartbeat:
     cron: str | None
     next_sweep_at: float | None
     sweeping_since: float | None
+    looked: float | None
+    watch: str | None
     last_sweep: SweepReport | None
     last_error: str | None
+    reading: Reading
 
     def is_fresh(self, now: float) -> bool:
         """Whether it was written lately."""
@@ -117,8 +124,11 @@ def _heartbeat_of(members: dict[str, Any]) -> Heartbeat:
         cron=_maybe(str, members["cron"]),
         next_sweep_at=_maybe(float, members["next_sweep_at"]),
         sweeping_since=_maybe(float, members["sweeping_since"]),
+        looked=_maybe(float, members["looked"]),
+        watch=_maybe(str, members["watch"]),
         last_sweep=None if last is None else _report_of(last),
         last_error=_maybe(str, members["last_error"]),
+        reading=_reading_of(members["reading"]),
     )
 
 
@@ -131,6 +141,18 @@ def _pid(value: object) -> int:
 
 def _maybe(kind: Callable[[Any], T], value: object) -> T | None:
     return None if value is None else kind(value)
+
+
+def _reading_of(members: dict[str, Any]) -> Reading:
+    directory = _maybe(str, members.pop("directory"))
+    held = _maybe(str, members.pop("held"))
+    if not all(
+        isinstance(value, (int, float)) or (value is None and name in {"sessions", "bytes"})
+        for name, value in members.items()
+    ):
+        msg = "a reading is made of numbers"
+        raise ValueError(msg)
+    return Reading(directory=directory, held=held, **members)
 
 
 def _report_of(members: dict[str, Any]) -> SweepReport:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from filesession.errors import ConfigurationError, store_error
 from filesession.record import SessionInfo, SweepReport
 from filesession.stores.file.ownership import absolute, fault_of, is_blank
 from filesession.stores.protocol import Sweeps
+
+if TYPE_CHECKING:
+    from filesession.stores.file.store import FileStore
 
 
 class Place:
@@ -28,7 +32,9 @@ class Place:
 
     __slots__ = ("_opened", "directory")
 
-    def __init__(self, directory: str | os.PathLike[str], opened: Callable[[str], Sweeps]) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], opened: Callable[[str], FileStore]
+    ) -> None:
         self.directory = absolute(directory)
         self._opened = opened
         if self.is_ready():
@@ -67,6 +73,7 @@ class Place:
         limit: int | None = None,
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
+        on_expired: Callable[[SessionInfo], None] | None = None,
     ) -> SweepReport:
         """As the store's.
 
@@ -74,4 +81,21 @@ class Place:
             ConfigurationError: there is no session directory.
         """
         store = self._opened(self.directory)
-        return store.sweep(limit=limit, dry_run=dry_run, progress=progress)
+        return store.sweep(limit=limit, dry_run=dry_run, progress=progress, on_expired=on_expired)
+
+
+def sweepable(store: object, opened: Callable[[str], FileStore]) -> Sweeps:
+    """What a janitor was given to sweep: a store, or the place that a path names.
+
+    Raises:
+        ConfigurationError: it is neither, or cannot be used.
+    """
+    if isinstance(store, (str, os.PathLike)):
+        return Place(store, opened)
+    if not isinstance(store, Sweeps):
+        msg = (
+            f"a {type(store).__name__} cannot be swept: it has no sweep(); a janitor takes a"
+            " FileStore, a MemoryStore or the path of a session directory"
+        )
+        raise ConfigurationError(msg)
+    return store

@@ -33,6 +33,11 @@ def span_text(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def path_text(path: str) -> str:
+    """A path as a log can hold it: bytes in it that are no UTF-8 are spelled out."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things: ``1 session``, ``1,204 sessions``."""
     if number == 1:
@@ -54,10 +59,12 @@ def is_uneventful(report: SweepReport) -> bool:
     return not any(
         (
             report.expired,
+            report.held,
             report.busy,
             report.corrupt,
             report.failed,
             report.mended,
+            report.compacted,
             report.leftovers,
         )
     )
@@ -75,13 +82,15 @@ def _outcome(report: SweepReport) -> list[str]:
     would = "would be " if report.dry_run else ""
     leftovers = counted(report.leftovers, "leftover")
     told = (
+        (report.held, f"{report.held:,} may be due and were held back"),
         (report.busy, f"{report.busy:,} left as another holds their lock"),
         (report.corrupt, f"{report.corrupt:,} unreadable {would}moved to corrupt/"),
         (report.young, f"{report.young:,} unreadable, but young: left for a later sweep"),
         (report.failed, f"{report.failed:,} could not be read, deleted or set aside"),
         (report.mended, f"{report.mended:,} dated in the future {would}set to now"),
+        (report.compacted, f"{counted(report.compacted, 'long file')} made short"),
         (report.leftovers, f"{leftovers} {would}removed"),
-        (not report.complete, "stopped at the limit"),
+        (not report.complete, "stopped before its end"),
         (report.dry_run, "nothing was changed"),
     )
     return [*_expired(report), *(words for happened, words in told if happened)]

@@ -138,15 +138,23 @@ class Entry:
         """Whether a reader must be told that there is no such session."""
         return self.ended or self.lifetime(store).is_over(now, self.created, accessed)
 
+    def due_at(self, store: Lifetime, now: float, accessed: float) -> float | None:
+        """The moment past which it may be deleted, POSIX seconds; None: never.
+
+        One that a reader was refused, and that would be alive by this clock, is of no more use: it
+        was due at any time, ``-math.inf``.
+        """
+        lifetime = self.lifetime(store)
+        if self.ended and not lifetime.is_over(now, self.created, accessed):
+            return -math.inf
+        return lifetime.due_at(self.created, accessed)
+
     def overdue(self, store: Lifetime, now: float, accessed: float) -> float | None:
         """Seconds by which it is past the moment it may be deleted; None: it is not."""
-        lifetime = self.lifetime(store)
-        due = lifetime.due_at(self.created, accessed)
-        if due is not None and now > due:
-            return now - due
-        # One that a reader was refused, and that would be alive by this clock, is of no more use.
-        useless = self.ended and not lifetime.is_over(now, self.created, accessed)
-        return 0.0 if useless else None
+        due = self.due_at(store, now, accessed)
+        if due is None or not now > due:
+            return None
+        return 0.0 if due == -math.inf else now - due
 
     def at(self, now: float) -> Entry:
         """The same session by a clock that was set back to before its creation: no older than then.

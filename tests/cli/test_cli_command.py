@@ -16,18 +16,19 @@ from filesession.cli.command import commands
 from filesession.stores.entry import handle_of
 from filesession.stores.file.store import FileStore
 
-COMMANDS = ["janitor", "status", "doctor", "ls", "show", "destroy", "sweep", "genkey"]
+COMMANDS = ["janitor", "status", "top", "doctor", "ls", "show", "destroy", "sweep", "genkey"]
 SAYS_SOMETHING = [
     "ls",
     "ls --json",
     "status",
     "status --json",
+    "top",
     "doctor",
     "sweep",
     "--help",
     "genkey",
 ]
-WITH_DIRECTORY = ["janitor --once", "status", "ls", "show 0123", "destroy 0123", "sweep"]
+WITH_DIRECTORY = ["janitor --once", "status", "top", "ls", "show 0123", "destroy 0123", "sweep"]
 
 
 def run(*arguments: str) -> Result:
@@ -355,7 +356,7 @@ LOADS = """
 import sys
 from click.testing import CliRunner
 from filesession.cli.command import commands
-for line in ("status", "ls", "sweep", "doctor"):
+for line in ("status", "top", "ls", "sweep", "doctor"):
     CliRunner().invoke(commands, [line, sys.argv[1]])
 CliRunner().invoke(commands, ["genkey"])
 print([name for name in sys.modules if name.startswith("apscheduler")])

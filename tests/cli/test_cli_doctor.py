@@ -20,6 +20,7 @@ from filesession.cli.findings import Finding, some
 from filesession.errors import StoreUnavailable
 from filesession.janitor.heartbeat import Heartbeat, write_heartbeat
 from filesession.janitor.leader import Leadership
+from filesession.janitor.reading import Reading
 from filesession.stores.file.layout import Layout
 from filesession.stores.file.sessionfile import Snapshot, look
 from filesession.stores.file.store import FileStore
@@ -33,8 +34,28 @@ BEAT = Heartbeat(
     cron=None,
     next_sweep_at=None,
     sweeping_since=None,
+    looked=None,
+    watch="events",
     last_sweep=None,
     last_error=None,
+    reading=Reading(
+        directory=None,
+        leads=True,
+        sessions=0,
+        bytes=0,
+        created=0,
+        expired=0,
+        freed=0,
+        corrupt=0,
+        failed=0,
+        sweeps=0,
+        sweep_seconds=0.0,
+        lag=0.0,
+        full_looks=0,
+        overflows=0,
+        held=None,
+        dropped=0,
+    ),
 )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from filesession.cli.command import commands
+from filesession.cli.figures import Line, reading_lines
 from filesession.janitor.heartbeat import HEARTBEAT, Heartbeat, write_heartbeat
 from filesession.janitor.leader import Leadership
 from filesession.record import SweepReport
@@ -23,25 +26,26 @@ def store(tmp_path: Path) -> FileStore:
     return FileStore(tmp_path / "sessions", idle_timeout=7200)
 
 
-@pytest.fixture
-def beat() -> Heartbeat:
-    now = time.time()
-    return Heartbeat(
-        pid=4242,
-        host="here",
-        started_at=now - 500,
-        heartbeat_at=now,
-        interval=60.0,
-        cron=None,
-        next_sweep_at=now + 30.5,
-        sweeping_since=None,
-        last_sweep=SweepReport(started_at=now - 29.5, seconds=0.1, examined=7),
-        last_error=None,
-    )
-
-
 def status(store: FileStore, *options: str) -> Result:
     return CliRunner().invoke(commands, ["status", store.directory, *options])
+
+
+@pytest.fixture(autouse=True)
+def _nobody_leads_afterwards() -> Iterator[None]:
+    yield
+    while _leaders:
+        _leaders.pop().resign()
+
+
+_leaders: list[Leadership] = []
+
+
+def lead(store: FileStore, beat: Heartbeat) -> None:
+    """Have a janitor that leads in the store's directory and says so."""
+    leader = Leadership(store.directory)
+    leader.try_lead()
+    _leaders.append(leader)
+    write_heartbeat(store.directory, beat)
 
 
 def line(result: Result, name: str) -> str:
@@ -87,7 +91,7 @@ def test_what_cannot_be_read_is_counted_before_and_after_it_is_set_aside(
     (file,) = Path(store.directory, "sessions").glob("*/*")
     file.write_bytes(b"garbage")
     assert line(status(store), "unreadable") == ""  # it may be a writer's work in progress
-    monkeypatch.setattr("filesession.stores.file.sweep.YOUNG", -1.0)
+    monkeypatch.setattr("filesession.stores.file.reaper.YOUNG", -1.0)
     assert line(status(store), "unreadable") == "1, for the next sweep to set aside"
     store.sweep()
     result = status(store)
@@ -136,9 +140,7 @@ def test_a_janitor_that_ended_is_told_of(store: FileStore, beat: Heartbeat) -> N
 
 
 def test_a_janitor_that_leads_and_says_so_is_alive(store: FileStore, beat: Heartbeat) -> None:
-    leader = Leadership(store.directory)
-    leader.try_lead()
-    write_heartbeat(store.directory, beat)
+    lead(store, beat)
     result = status(store)
     assert result.exit_code == 0
     assert line(result, "janitor") == "alive: process 4242 on here, sweeps every 60 s"
@@ -150,9 +152,7 @@ def test_a_janitor_that_leads_and_says_so_is_alive(store: FileStore, beat: Heart
 def test_a_janitor_that_has_not_swept_yet_is_alive_and_has_nothing_to_tell(
     store: FileStore, beat: Heartbeat
 ) -> None:
-    leader = Leadership(store.directory)
-    leader.try_lead()
-    write_heartbeat(store.directory, replace(beat, last_sweep=None))
+    lead(store, replace(beat, last_sweep=None))
     result = status(store)
     assert result.exit_code == 0
     assert "last sweep" not in result.stdout
@@ -205,14 +205,13 @@ def test_a_janitor_that_cannot_write_its_heartbeat_is_alive_and_does_not_hang(
     assert "the disk is full" in words
 
 
-def test_json_has_all_of_it(store: FileStore, beat: Heartbeat) -> None:
-    leader = Leadership(store.directory)
-    leader.try_lead()
-    write_heartbeat(store.directory, beat)
+def test_full_json_has_all_of_it(store: FileStore, beat: Heartbeat) -> None:
+    lead(store, beat)
     age(store, 0, 100_000)
-    result = status(store, "--json")
+    result = status(store, "--json", "--full")
     assert result.exit_code == 0
     told = json.loads(result.stdout)
+    assert told["full"] is True
     assert (told["sessions"], told["expired"], told["corrupt"]) == (2, 1, 0)
     assert told["directory"] == store.directory
     assert told["bytes"] == sum(info.size for info in store.scan())
@@ -221,6 +220,7 @@ def test_json_has_all_of_it(store: FileStore, beat: Heartbeat) -> None:
     assert sum(told["last_active"].values()) == 2
     assert told["janitor"]["state"] == "alive"
     assert told["janitor"]["last_sweep"]["examined"] == 7
+    assert told["janitor"]["reading"]["created"] == 5000
 
 
 def test_json_without_a_janitor_has_its_state_and_the_exit_code(store: FileStore) -> None:
@@ -232,3 +232,132 @@ def test_json_without_a_janitor_has_its_state_and_the_exit_code(store: FileStore
 def test_a_heartbeat_of_nonsense_is_as_good_as_none(store: FileStore) -> None:
     Path(store.directory, HEARTBEAT).write_bytes(b"nonsense")
     assert json.loads(status(store, "--json").stdout)["janitor"] == {"state": "absent"}
+
+
+class TestWithoutALook:
+    """Where a janitor is alive it is asked, and no session is looked at."""
+
+    @pytest.fixture(autouse=True)
+    def _no_session_may_be_listed(self, store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("scandir", "listdir"):
+            real = getattr(os, name)
+
+            def listed(path: str, real: Any = real) -> Any:
+                assert path == store.directory, f"{path} was listed"
+                return real(path)
+
+            monkeypatch.setattr(os, name, listed)
+
+    def test_the_janitor_tells_how_things_stand(self, store: FileStore, beat: Heartbeat) -> None:
+        lead(store, beat)
+        result = status(store)
+        assert result.exit_code == 0
+        assert line(result, "sessions") == "1,000,000 (about 312 MB)"
+        assert line(result, "new sessions") == "noticed by events of the file system"
+        assert line(result, "created").startswith("5,000 since ")
+        assert line(result, "created").endswith(", 8 min ago")
+        assert line(result, "expired") == "4,000 (1.2 MB) in 12 sweeps"
+        assert line(result, "lag") == "none: nothing is overdue"
+        assert line(result, "full looks") == "1"
+        for name in ("holding back", "failed", "moved away", "hook", "to be removed"):
+            assert line(result, name) == ""
+        assert "last active" not in result.stdout
+
+    def test_what_is_not_well_is_told(self, store: FileStore, beat: Heartbeat) -> None:
+        assert beat.last_sweep is not None
+        reading = replace(
+            beat.reading,
+            lag=300.0,
+            overflows=2,
+            held="the clock\x1b[31m was set",
+            failed=3,
+            corrupt=1,
+            dropped=17,
+        )
+        last = replace(beat.last_sweep, held=9000)
+        lead(store, replace(beat, reading=reading, last_sweep=last, watch="poll\x1b[31m"))
+        result = status(store)
+        assert line(result, "lag") == "5 min, of the longest overdue"
+        assert line(result, "full looks") == "1, as events were lost 2 times"
+        held = "the clock\\u001b[31m was set; 9,000 sessions may go, the next sweep looks again"
+        assert line(result, "holding back") == f"{held} and goes on"
+        assert line(result, "failed") == "3 attempts; filesession doctor tells more"
+        assert line(result, "moved away") == "1 unreadable file since it began, to corrupt/"
+        assert line(result, "hook").startswith("17 sessions it was never told of")
+        assert line(result, "new sessions") == "noticed poll\\u001b[31m"
+
+    def test_what_holds_back_is_red_where_most_would_go(self, beat: Heartbeat) -> None:
+        assert beat.last_sweep is not None
+        reading = replace(beat.reading, held="the clock was set", lag=170.0)
+        for held, style in ((500_000, "yellow"), (500_001, "red")):
+            told = replace(beat, reading=reading, last_sweep=replace(beat.last_sweep, held=held))
+            styles = {name: style for name, _, style in reading_lines(told, time.time())}
+            assert (styles["holding back"], styles["lag"]) == (style, "")
+        late = replace(beat, reading=replace(reading, lag=181.0))
+        assert Line("lag", "3 min, of the longest overdue", "yellow") in [
+            *reading_lines(late, time.time())
+        ]
+
+    def test_a_first_look_in_hand_is_told(self, store: FileStore, beat: Heartbeat) -> None:
+        lead(store, replace(beat, looked=0.414, last_sweep=None))
+        words = "1,000,000 (about 312 MB) so far: it has looked at 41% of the directory"
+        assert line(status(store), "sessions") == words
+
+    def test_one_that_has_just_begun_knows_nothing(self, store: FileStore, beat: Heartbeat) -> None:
+        reading = replace(beat.reading, sessions=None, bytes=None)
+        lead(store, replace(beat, reading=reading, watch=None, last_sweep=None))
+        result = status(store)
+        assert line(result, "sessions") == "not known yet: the janitor has just begun"
+        assert line(result, "new sessions") == ""
+        told = json.loads(status(store, "--json").stdout)
+        assert (told["sessions"], told["bytes"]) == (None, None)
+
+    def test_json_has_the_same_as_an_object(self, store: FileStore, beat: Heartbeat) -> None:
+        lead(store, beat)
+        result = status(store, "--json")
+        assert result.exit_code == 0
+        told = json.loads(result.stdout)
+        assert told == {
+            "directory": store.directory,
+            "full": False,
+            "sessions": 1_000_000,
+            "bytes": 312_000_000,
+            "janitor": {"state": "alive", **asdict(beat)},
+        }
+
+
+def test_a_full_look_is_taken_when_it_is_wanted(store: FileStore, beat: Heartbeat) -> None:
+    lead(store, beat)
+    age(store, 0, 100_000)
+    result = status(store, "--full")
+    assert result.exit_code == 0
+    assert line(result, "sessions").startswith("2 (")
+    assert line(result, "to be removed").startswith("1 expired")
+    assert line(result, "expired").startswith("4,000 (")
+    assert "last active" in result.stdout
+
+
+@pytest.mark.parametrize("ago", [16, 600])
+def test_what_a_janitor_said_long_ago_is_not_how_things_stand(
+    store: FileStore, beat: Heartbeat, ago: float
+) -> None:
+    age(store, 0)
+    lead(store, replace(beat, heartbeat_at=time.time() - ago))
+    _leaders[-1].mark(time.time() - ago)
+    for state in ("hung", "alive", "absent"):  # alive: the heartbeat cannot be written
+        if state == "alive":
+            _leaders[-1].mark(time.time())
+        elif state == "absent":
+            _leaders.pop().resign()
+        result = status(store)
+        assert line(result, "sessions").startswith("1 (")
+        assert line(result, "created") == ""
+        assert json.loads(status(store, "--json").stdout)["janitor"]["state"] == state
+
+
+@pytest.mark.parametrize(("interval", "words"), [(0.5, "0.5 s"), (60.0, "60 s"), (7200.0, "2 h")])
+def test_an_interval_is_told_as_it_is(
+    store: FileStore, beat: Heartbeat, interval: float, words: str
+) -> None:
+    lead(store, replace(beat, interval=interval))
+    assert line(status(store), "janitor").endswith(f"sweeps every {words}")

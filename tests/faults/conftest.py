@@ -412,7 +412,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def ground(memory: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Ground:
     """Sessions in every condition that a verb may find one in."""
-    for module in ("sweep", "sessionfile"):  # what lies about is nobody's work in progress
+    for module in ("reaper", "sessionfile"):  # what lies about is nobody's work in progress
         monkeypatch.setattr(f"filesession.stores.file.{module}.YOUNG", -1.0)
     monkeypatch.setattr("filesession.stores.file.store.new_id", lambda: RANDOM)
     ground = Ground(memory / "sessions", (*IDS, BYSTANDER))

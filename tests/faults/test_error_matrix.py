@@ -39,6 +39,7 @@ from filesession.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from filesession.record import SweepReport
 from filesession.stores import FileStore
 from filesession.testing import ManualClock
 from filesession.testing.faults import SystemCalls
@@ -317,7 +318,9 @@ def check_state(
     if len(verb.changes) == 2:  # a move
         assert now in (old, after), outcome
     if outcome.error is None:
-        assert outcome.at not in {"fsync", "fdatasync"}, outcome  # it may not last: that is told
+        if outcome.at in {"fsync", "fdatasync"}:  # it may not last: that is told
+            assert isinstance(outcome.gave, SweepReport), outcome
+            assert outcome.gave.failure, outcome
         assert verb.gives(outcome.gave), outcome
         assert verb.quiet or now == after, outcome
     elif not outcome.fault.sticky and outcome.fault.code is not None:

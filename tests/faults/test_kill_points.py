@@ -100,7 +100,7 @@ def prepare(request: pytest.FixtureRequest, store: FileStore) -> Callable[[], No
 def grown_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies about is no writer's work in progress any more."""
     monkeypatch.setattr("filesession.stores.file.sessionfile.YOUNG", -1.0)
-    monkeypatch.setattr("filesession.stores.file.sweep.YOUNG", -1.0)
+    monkeypatch.setattr("filesession.stores.file.reaper.YOUNG", -1.0)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from filesession import FileStore
 from filesession.cli.command import commands
-from filesession.janitor import Janitor
+from filesession.janitor.daemon import Daemon
 from filesession.stores.entry import handle_of
 
 DIRECTORY: Final = "{dir}"
@@ -25,14 +25,16 @@ digits to name it by."""
 TAKEN: Final = "taken"
 """A file beside the directory."""
 
-NAMES: Final = ("janitor", "status", "doctor", "ls", "show", "destroy", "sweep", "genkey")
+NAMES: Final = ("janitor", "status", "top", "doctor", "ls", "show", "destroy", "sweep", "genkey")
 OPTIONS: Final = (
     *("--json", "--all", "--yes", "--dry-run", "--limit", "--once", "--interval", "--cron", "-v"),
+    *("--full", "--watch", "--fuse", "--log-format", "--watch=poll", "--log-format=json"),
     *("--verbose", "-h", "--help", "--version", "-o", "--output", "--", "-", "--limit=1", "-ofile"),
 )
 VALUES: Final = (
     *("0", "1", "-1", "60", "1e400", "nan", "inf", "0.0000001", "9" * 30, "*/5 * * * *", "x"),
     *("0 0 30 2 *", "*/0 * * * *", "1-0 * * * *", "* * * * 7-1/2", "60 24 32 13 8", "@daily"),
+    *("off", "0.5", "json"),
     *("", " ", "0123", "0" * 32, "\u0130", "\udce9", "\U0001f36a", SHORT, "nowhere", TAKEN),
 )
 
@@ -86,7 +88,7 @@ class Command:
         before = os.getcwd()
         os.chdir(self._here)
         try:
-            with patch.object(Janitor, "run", side_effect=_WouldRunError):
+            with patch.object(Daemon, "run", side_effect=_WouldRunError):
                 result = run_command(*arguments)
         except _WouldRunError:
             assert "janitor" in arguments

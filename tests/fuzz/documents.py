@@ -259,9 +259,29 @@ REPORT: Final[dict[str, Any]] = {
     "failure": "no",
     "young": 0,
     "mended": 1,
+    "compacted": 1,
+    "held": 0,
     "leftovers": 1,
     "complete": True,
     "dry_run": False,
+}
+READING: Final[dict[str, Any]] = {
+    "directory": "/srv",
+    "leads": True,
+    "sessions": 3,
+    "bytes": None,
+    "created": 1,
+    "expired": 1,
+    "freed": 1,
+    "corrupt": 0,
+    "failed": 0,
+    "sweeps": 1,
+    "sweep_seconds": 0.1,
+    "lag": 0.0,
+    "full_looks": 1,
+    "overflows": 0,
+    "held": "no",
+    "dropped": 0,
 }
 HEARTBEAT: Final[dict[str, Any]] = {
     "pid": 42,
@@ -274,6 +294,9 @@ HEARTBEAT: Final[dict[str, Any]] = {
     "sweeping_since": START,
     "last_sweep": REPORT,
     "last_error": "none",
+    "looked": 0.5,
+    "watch": "poll",
+    "reading": READING,
 }
 NOTE: Final[dict[str, Any]] = {"to": HANDLE, "lineage": LINEAGE, "at": START - 2}
 

@@ -20,6 +20,7 @@ from filesession.janitor.heartbeat import (
     write_heartbeat,
 )
 from filesession.janitor.leader import Leadership
+from filesession.janitor.reading import Reading
 from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
 
@@ -36,8 +37,28 @@ BEAT = Heartbeat(
     cron=None,
     next_sweep_at=NOW + 60,
     sweeping_since=None,
+    looked=None,
+    watch="events",
     last_sweep=REPORT,
     last_error=None,
+    reading=Reading(
+        directory="/srv/sessions",
+        leads=True,
+        sessions=3,
+        bytes=1200,
+        created=1,
+        expired=2,
+        freed=800,
+        corrupt=0,
+        failed=0,
+        sweeps=4,
+        sweep_seconds=0.5,
+        lag=0.0,
+        full_looks=1,
+        overflows=0,
+        held=None,
+        dropped=0,
+    ),
 )
 
 
@@ -104,6 +125,9 @@ def changed(**members: Any) -> bytes:
         changed(last_sweep={**asdict(REPORT), "expired": "some"}),
         changed(last_sweep={**asdict(REPORT), "more": 1}),
         changed(last_sweep=[1]),
+        changed(reading=None),
+        changed(reading={**asdict(BEAT.reading), "created": None}),
+        changed(reading={**asdict(BEAT.reading), "bytes": "many"}),
     ],
 )
 def test_a_heartbeat_that_makes_no_sense_is_none(directory: str, content: bytes) -> None:

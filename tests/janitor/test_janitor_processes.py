@@ -2,70 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
-import queue
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from filesession.janitor.heartbeat import janitor_state
+from filesession.janitor import Janitor
+from filesession.janitor.heartbeat import janitor_state, read_heartbeat
+from filesession.janitor.leader import is_led
 from filesession.stores.file.store import FileStore
-
-DEADLINE = 20
-
-
-class Process:
-    """A janitor's process and the lines it wrote."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        self.said: list[str] = []
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as lines:
-            for line in lines:
-                self._lines.put(line)
-        self._lines.put(None)
-
-    def expect(self, words: str) -> str:
-        """The next line with these words in it; those before it are passed over."""
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                line = None
-            if line is None:
-                pytest.fail(f"no line with {words!r} in {self.said}")
-            self.said.append(line)
-            if words in line:
-                return line
-
-    def end(self, number: signal.Signals | None = None) -> int:
-        """Send a signal if one is given; the exit code."""
-        if number is not None:
-            self.process.send_signal(number)
-        return self.process.wait(DEADLINE)
-
-    def clean_up(self) -> None:
-        self.process.kill()
-        self.process.wait(DEADLINE)
-        self._reader.join(DEADLINE)
+from tests.janitor.processes import (
+    COMMAND,
+    DEADLINE,
+    Process,
+    Start,
+    create_expired,
+    fill,
+    processes,
+    wait_until,
+)
+from tests.serving import serving
 
 
 @pytest.fixture
@@ -73,35 +38,18 @@ def store(tmp_path: Path) -> FileStore:
     return FileStore(tmp_path / "sessions", idle_timeout=100)
 
 
-Start = Callable[..., Process]
-
-
 @pytest.fixture
 def start() -> Iterator[Start]:
-    started: list[Process] = []
-
-    def start(*arguments: str) -> Process:
-        process = Process(*arguments)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.clean_up()
+    with processes() as start:
+        yield start
 
 
 @pytest.fixture
 def janitor(start: Start, store: FileStore) -> Start:
     def janitor(*options: str) -> Process:
-        return start("-m", "filesession", "janitor", store.directory, *options)
+        return start(*COMMAND, store.directory, *options)
 
     return janitor
-
-
-def create_expired(store: FileStore) -> None:
-    record = store.create({"n": 1})
-    handle = next(info.handle for info in store.scan() if info.created_at == record.created_at)
-    os.utime(Path(store.directory, "sessions", handle[:2], handle), (1, 1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -277,3 +225,189 @@ def test_in_a_forked_child_it_may_be_started_anew(store: FileStore) -> None:
         process.stdin.write("\n")
         process.stdin.flush()
         assert "the janitor stopped" in process.stderr.read()
+
+
+def test_a_leader_that_is_killed_is_replaced_and_its_heartbeat_within_seconds(
+    janitor: Start, store: FileStore
+) -> None:
+    pair = [janitor("--interval", "3600") for _ in range(2)]
+    wait_for_a_leader(store, {process.process.pid for process in pair})
+    leader, standby = sorted(pair, key=lambda process: process.process.pid != led_by(store))
+    standby.expect("standing by")
+    began = time.monotonic()
+    leader.send(signal.SIGKILL)
+    wait_for_a_leader(store, {standby.process.pid})
+    assert time.monotonic() - began < 5  # a second, and something for a busy machine
+    assert standby.end(signal.SIGTERM) == 0
+
+
+def led_by(store: FileStore) -> int | None:
+    beat = read_heartbeat(store.directory)
+    return None if beat is None else beat.pid
+
+
+WRITES = """
+import json, sys
+from filesession import FileStore
+store = FileStore.open(sys.argv[1])
+sids = []
+for line in sys.stdin:
+    first = max(0, len(sids) - 200)
+    for n in range(int(line)):
+        sids.append(store.create({"n": n}).id)
+        store.touch(sids[first + n % max(1, len(sids) - first)])
+        store.save(sids[-1], {"n": n + 1000})
+    print("written", file=sys.stderr, flush=True)
+print(json.dumps(sids), file=sys.stderr, flush=True)
+"""
+
+CLEANS = """
+import sys
+from filesession.janitor import Janitor
+Janitor(sys.argv[1], interval=3600, fuse=1).run()
+"""
+
+KILLS = 15
+
+
+def test_killed_at_any_point_it_deletes_nothing_that_lives_and_the_last_one_takes_the_rest(
+    start: Start, memory: Path
+) -> None:
+    store = FileStore(memory / "sessions", idle_timeout=100)
+    live = {store.create({"n": n}).id: n for n in range(1500)}
+    expired = sorted(fill(store, 3000))
+    chance = random.Random(15)  # noqa: S311 - the same points every time
+    writer = start("-c", WRITES, store.directory)
+    for kill in range(KILLS):
+        target = expired[(len(expired) * kill + chance.randrange(len(expired))) // KILLS]
+        process = start("-c", CLEANS, store.directory)
+        writer.tell("20\n")
+        wait_until(lambda target=target: not target.exists())  # type: ignore[misc]
+        process.end(signal.SIGKILL)
+        process.clean_up()
+    process = start(*COMMAND, store.directory, "--fuse", "1")
+    process.expect("swept")
+    assert process.end(signal.SIGTERM) == 0
+    assert writer.process.stdin is not None
+    writer.process.stdin.close()
+    assert writer.end() == 0
+    written = json.loads(writer.rest()[-1])
+    assert len(written) == 20 * KILLS
+    for sid, n in [*live.items(), *((sid, 1000 + n % 20) for n, sid in enumerate(written))]:
+        record = store.load(sid)
+        assert record is not None
+        assert record.data == {"n": n}
+    assert not any(path.exists() for path in expired)
+    assert len(store) == len(live) + len(written)
+    assert not list(memory.rglob("corrupt/*"))
+    for path in memory.rglob("*.tmp"):
+        os.utime(path, (1, 1))
+    assert start(*COMMAND, store.directory, "--once").end() == 0
+    assert not list(memory.rglob("*.tmp"))
+
+
+def test_all_that_lead_at_once_delete_each_session_once_and_tell_of_it_once(
+    start: Start, memory: Path
+) -> None:
+    store = FileStore(memory / "sessions", idle_timeout=100)
+    lives = store.create().id
+    expired = fill(store, 2000)
+    told: list[str] = []
+    janitors = [
+        Janitor(store, fuse=1, on_expired=lambda info: told.append(info.handle)) for _ in range(3)
+    ]
+    sweeps: list[Callable[[], object]] = [
+        janitors[0].sweep_once,
+        janitors[1].sweep_once,
+        janitors[2]._sweeper.sweep_or_complain,
+    ]
+    janitors[2]._hook.start()  # type: ignore[union-attr]
+    lines = memory / "lines"
+    options = ("--fuse", "1", "--interval", "3600", "--on-expired", f"tee -a {lines}")
+    with ThreadPoolExecutor(len(sweeps)) as pool:
+        process = start(*COMMAND, store.directory, *options)
+        wait_until(lambda: is_led(store.directory))
+        for running in [pool.submit(sweep) for sweep in sweeps]:
+            running.result(DEADLINE)
+    process.expect("swept")
+    beat = read_heartbeat(store.directory)
+    assert beat is not None
+    assert process.end(signal.SIGTERM) == 0
+    janitors[2]._sweeper.close()
+    janitors[2]._hook.stop(DEADLINE)  # type: ignore[union-attr]
+    text = lines.read_text().splitlines() if lines.exists() else []
+    told += [json.loads(line)["handle"] for line in text]
+    assert sorted(told) == sorted(path.name for path in expired)
+    readings = [beat.reading, *(janitor.reading() for janitor in janitors)]
+    assert sum(reading.expired for reading in readings) == len(expired)
+    assert {(reading.failed, reading.corrupt, reading.dropped) for reading in readings} == {
+        (0, 0, 0)
+    }
+    assert store.load(lives) is not None
+
+
+FORKED_WORKERS = """
+import logging, os, sys, time
+from filesession import FileStore
+from filesession.janitor import Janitor
+from filesession.janitor.leader import is_led
+logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
+janitor = Janitor(FileStore(sys.argv[1]), interval=3600)
+if sys.argv[2] == "works":
+    janitor.start()
+    while not is_led(janitor._directory):
+        time.sleep(0.01)
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        janitor.start()
+        os.read(0, 1)
+        janitor.stop()
+        os._exit(0)
+    children.append(child)
+codes = [os.waitpid(child, 0)[1] for child in children]
+janitor.stop()
+sys.exit(max(codes))
+"""
+
+
+@pytest.mark.parametrize(("parent", "number"), [("waits", 3), ("works", 4)])
+def test_of_forked_workers_one_leads_and_all_stop(
+    start: Start, store: FileStore, parent: str, number: int
+) -> None:
+    create_expired(store)
+    process = start("-c", FORKED_WORKERS, store.directory, parent)
+    for _ in range(number - 1):
+        process.expect("standing by")
+    wait_until(lambda: len(store) == 0)
+    process.tell("x" * 3)
+    assert process.end() == 0
+    lines = process.rest()
+    assert sum("the janitor stopped" in line for line in lines) == number
+    assert sum("standing by" in line for line in lines) == number - 1
+    assert not is_led(store.directory)
+
+
+def test_under_a_server_one_worker_leads_another_takes_over_and_all_stop_with_it(
+    tmp_path: Path,
+) -> None:
+    command = "uvicorn tests.janitor.cleaned_app:app --workers 2 --fd {fd}"
+    with serving(command, tmp_path) as site:
+
+        def said(words: str) -> list[int]:
+            lines = site.log.read_text().splitlines()
+            return [int(line.split()[0]) for line in lines if words in line]
+
+        wait_until(lambda: len(said("leading")) + len(said("standing by")) == 2)
+        store = FileStore.open(site.directory)
+        create_expired(store)
+        wait_until(lambda: len(store) == 0)
+        (first,) = said("leading")
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: len(said("leading")) == 2)
+        create_expired(store)
+        wait_until(lambda: len(store) == 0)
+        wait_until(lambda: len(said("leading")) + len(said("standing by")) >= 4)
+    assert len(said("the janitor stopped")) == 2
+    assert not is_led(str(site.directory))

@@ -10,6 +10,7 @@ import pytest
 
 from filesession.errors import ConfigurationError, StoreUnavailable
 from filesession.janitor.complaints import MOST, Complaints
+from filesession.janitor.fuse import Fuse
 from filesession.janitor.sweeper import Sweeper
 from filesession.record import SessionInfo, SweepReport
 
@@ -41,7 +42,17 @@ class ScriptedStore:
 
 
 def sweeper(*outcomes: SweepReport | Exception) -> Sweeper:
-    return Sweeper(ScriptedStore(*outcomes), lambda: 5.0, LOG, Complaints(LOG))
+    return Sweeper(
+        ScriptedStore(*outcomes).sweep,
+        None,
+        lambda: 5.0,
+        Complaints(LOG),
+        watch="auto",
+        fuse=Fuse(),
+        told=None,
+        rest=lambda _seconds: False,
+        progress=lambda _share: None,
+    )
 
 
 @pytest.fixture
@@ -56,7 +67,7 @@ def lines(log: pytest.LogCaptureFixture, level: int) -> list[str]:
 
 def test_a_sweep_that_removed_something_is_told(log: pytest.LogCaptureFixture) -> None:
     works = sweeper(SOMETHING)
-    assert works.sweep() is SOMETHING
+    assert works.sweep_all() is SOMETHING
     assert lines(log, logging.INFO) == ["swept 3 sessions in 0.01 s: 1 expired (200 B)"]
     assert (works.last, works.error, works.since) == (SOMETHING, None, None)
 
@@ -64,7 +75,7 @@ def test_a_sweep_that_removed_something_is_told(log: pytest.LogCaptureFixture) -
 def test_a_sweep_that_found_nothing_is_told_to_who_wants_to_know_all(
     log: pytest.LogCaptureFixture,
 ) -> None:
-    sweeper(NOTHING).sweep()
+    sweeper(NOTHING).sweep_all()
     assert lines(log, logging.INFO) == []
     assert lines(log, logging.DEBUG) == ["swept 3 sessions in 0.01 s: none expired"]
 
@@ -72,7 +83,7 @@ def test_a_sweep_that_found_nothing_is_told_to_who_wants_to_know_all(
 def test_a_failed_sweep_asked_for_is_the_callers(log: pytest.LogCaptureFixture) -> None:
     works = sweeper(StoreUnavailable("the disk fails"))
     with pytest.raises(StoreUnavailable):
-        works.sweep()
+        works.sweep_all()
     assert works.since is None
     assert log.records == []
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from filesession.janitor.wording import counted, is_uneventful, size_text, span_text, sweep_text
+from filesession.janitor.wording import (
+    counted,
+    is_uneventful,
+    path_text,
+    size_text,
+    span_text,
+    sweep_text,
+)
 from filesession.record import SweepReport
 
 
@@ -60,7 +67,7 @@ def report(**members: Any) -> SweepReport:
         ),
         (
             {"expired": 1, "freed": 300, "complete": False},
-            "swept 1,204 sessions in 0.31 s: 1 expired (300 B), stopped at the limit",
+            "swept 1,204 sessions in 0.31 s: 1 expired (300 B), stopped before its end",
         ),
         (
             {"busy": 2, "corrupt": 3, "leftovers": 1},
@@ -122,3 +129,7 @@ def test_what_is_counted_is_in_the_right_number(number: int, noun: str, words: s
 def test_a_sweep_is_uneventful_unless_something_happened(event: str) -> None:
     assert is_uneventful(report())
     assert not is_uneventful(report(**{event: 1}))
+
+
+def test_a_path_that_is_no_utf_8_can_be_logged() -> None:
+    assert path_text("/srv/s\udce9ssions/é") == "/srv/s\\udce9ssions/é"

@@ -270,7 +270,7 @@ def test_calls_that_a_signals_handler_breaks_off_at_random_leave_nothing_held(
         assert len(place.temporary()) <= storm.hits
 
     fork(child).join()
-    for module in ("sweep", "sessionfile"):  # what lies about is nobody's work in progress
+    for module in ("reaper", "sessionfile"):  # what lies about is nobody's work in progress
         monkeypatch.setattr(f"filesession.stores.file.{module}.YOUNG", -1.0)
     store.sweep()
     (kept,) = (sid for sid in (SID, MOVED) if place.data(sid) is not None)

@@ -237,6 +237,73 @@ class TestEnded:
         assert entry().overdue(STORE, 300.0, 200.0) is None
 
 
+lifetimes = st.builds(
+    Lifetime,
+    st.none() | st.floats(0.001, 1e6),
+    st.none() | st.floats(0.001, 1e6),
+    st.none() | st.floats(0, 1e5),
+)
+timeouts = st.sampled_from([UNSET, None]) | st.floats(0.001, 1e6)
+
+
+class TestDueAt:
+    def test_it_is_told_by_the_stores_timeouts(self) -> None:
+        assert entry().due_at(STORE, 200.0, 200.0) == 200 + 1800 + 2 * 60
+        assert entry().due_at(STORE, 10_000.0, 200.0) == 200 + 1800 + 2 * 60
+        assert entry().due_at(Lifetime(None), 200.0, 200.0) is None
+
+    def test_it_is_told_by_its_own_timeouts_first(self) -> None:
+        assert entry(idle=100.0).due_at(STORE, 200.0, 200.0) == 200 + 100 + 2 * 5
+        assert entry(idle=None).due_at(STORE, 200.0, 200.0) is None
+        assert entry(absolute=500.0).due_at(STORE, 200.0, 200.0) == 100 + 500 + 60
+        both = entry(idle=100.0, absolute=150.0)
+        assert both.due_at(STORE, 200.0, 200.0) == 100 + 150 + 5
+        strict = Lifetime(1800.0, 300.0)
+        assert entry().due_at(strict, 200.0, 200.0) == 100 + 300 + 60
+        assert entry(absolute=None).due_at(strict, 200.0, 200.0) == 200 + 1800 + 120
+
+    def test_one_that_was_refused_and_would_be_alive_was_due_at_any_time(self) -> None:
+        assert entry(ended=True).due_at(STORE, 300.0, 200.0) == -math.inf
+        assert entry(ended=True, idle=None).due_at(STORE, 1e12, 200.0) == -math.inf
+
+    def test_one_that_was_refused_and_is_over_is_due_when_it_would_have_been(self) -> None:
+        over = 200.0 + 1800 + 60
+        assert entry(ended=True).due_at(STORE, over, 200.0) == -math.inf  # still alive
+        assert entry(ended=True).due_at(STORE, math.nextafter(over, math.inf), 200.0) == 2120
+
+    @given(
+        lifetimes,
+        st.tuples(timeouts, timeouts),
+        st.booleans(),
+        st.tuples(st.floats(0, 1e7), st.floats(0, 1e7)),
+    )
+    def test_past_it_one_is_overdue_and_not_before(
+        self,
+        store: Lifetime,
+        own_ones: tuple[Any, Any],
+        ended: bool,  # noqa: FBT001 - drawn
+        times: tuple[float, float],
+    ) -> None:
+        (idle, absolute), (created, since) = own_ones, times
+        one = Entry(1, "aa", created, created, b"{}", idle, absolute, ended=ended)
+        accessed = created + since
+        due = one.due_at(store, accessed, accessed)
+        own = one.lifetime(store)
+        if ended and not own.is_over(accessed, created, accessed):
+            assert due == -math.inf
+            assert one.overdue(store, accessed, accessed) == 0
+            return
+        assert due == own.due_at(created, accessed)
+        if due is None:
+            assert one.overdue(store, 1e15, accessed) is None
+            return
+        late = math.nextafter(due, math.inf)
+        assert one.overdue(store, late, accessed) == late - due
+        if not ended:
+            assert one.overdue(store, due, accessed) is None
+            assert one.is_over(store, late, accessed)
+
+
 class TestAt:
     def test_a_clock_that_goes_on_changes_nothing(self) -> None:
         assert entry().at(entry().created) == entry()

@@ -18,14 +18,14 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 from filesession.codec import dump_object, load_object
 from filesession.errors import StoreError
 from filesession.stores.file.documents import read_document, unlink_if_there, write_document
 from filesession.stores.file.journal import sealed, seed_of, unsealed
-from filesession.stores.file.layout import Layout, is_handle
+from filesession.stores.file.layout import Layout, is_handle, make_beside
 from filesession.stores.forwarding import Forwarding, followed
 
 _NO_NOTE: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENOTDIR})
@@ -70,11 +70,7 @@ class Forwards:
         members = {"to": forwarding.handle, "lineage": forwarding.lineage, "at": forwarding.at}
         line = sealed(dump_object(members), seed_of(handle))
         try:
-            with suppress(FileExistsError):
-                os.mkdir(self._layout.moved, 0o700)
-                os.chmod(self._layout.moved, 0o700)
-            if os.path.islink(self._layout.moved):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            make_beside(self._layout.moved)
             write_document(self._path(handle), line)
         except (OSError, StoreError) as error:
             _log.warning("session %s is given a new id without a grace: %s", handle, error)

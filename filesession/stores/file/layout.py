@@ -6,6 +6,7 @@ DIR/                    0700, ours, not a symlink
   sessions/ab/<handle>  one file a session, 0600
   corrupt/              what could not be read
   moved/                notes of sessions that were just given a new id
+  sooner/               notes of sessions that are to end sooner than they were
   janitor.lock, janitor.json
 """
 
@@ -17,7 +18,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
@@ -41,6 +42,7 @@ SECRET: Final = "secret"  # noqa: S105 - a file's name
 SESSIONS: Final = "sessions"
 CORRUPT: Final = "corrupt"
 MOVED: Final = "moved"
+SOONER: Final = "sooner"
 
 SECRET_BYTES: Final = 32
 _RESTART: Final = (
@@ -65,15 +67,16 @@ def is_handle(name: str) -> bool:
 class Layout:
     """The paths of one session directory, and what is done to the directory as a whole."""
 
-    __slots__ = ("_manifest", "_sessions", "corrupt", "directory", "moved", "shard_depth")
+    __slots__ = ("corrupt", "directory", "manifest", "moved", "root", "shard_depth", "sooner")
 
     def __init__(self, directory: str, shard_depth: int) -> None:
         self.directory = directory
         self.shard_depth = shard_depth
         self.corrupt = os.path.join(directory, CORRUPT)
         self.moved = os.path.join(directory, MOVED)
-        self._sessions = os.path.join(directory, SESSIONS)
-        self._manifest = os.path.join(directory, MANIFEST)
+        self.sooner = os.path.join(directory, SOONER)
+        self.root = os.path.join(directory, SESSIONS)
+        self.manifest = os.path.join(directory, MANIFEST)
 
     @classmethod
     def agreed(
@@ -149,9 +152,9 @@ class Layout:
     def path(self, handle: str) -> str:
         """Where the session of that handle lies."""
         if self.shard_depth == 1:
-            return f"{self._sessions}/{handle[:2]}/{handle}"
+            return f"{self.root}/{handle[:2]}/{handle}"
         shards = [handle[2 * level : 2 * level + 2] for level in range(self.shard_depth)]
-        return "/".join((self._sessions, *shards, handle))
+        return "/".join((self.root, *shards, handle))
 
     def temporary(self, path: str) -> str:
         """A name beside ``path`` for what is to replace it; never taken for a session."""
@@ -170,7 +173,7 @@ class Layout:
         self.check_present()
         missing = []
         shard = os.path.dirname(path)
-        while len(shard) >= len(self._sessions) and not os.path.isdir(shard):
+        while len(shard) >= len(self.root) and not os.path.isdir(shard):
             missing.append(shard)
             shard = os.path.dirname(shard)
         for directory in reversed(missing):
@@ -189,7 +192,7 @@ class Layout:
         No sweep and no listing looks where a symlink leads, and others may use that place.
         """
         shard = os.path.dirname(path)
-        while len(shard) >= len(self._sessions):
+        while len(shard) >= len(self.root):
             if os.path.islink(shard):
                 msg = (
                     f"{shard} is a symlink and not followed; look at what it leads to, and move it"
@@ -205,7 +208,7 @@ class Layout:
     def check_present(self) -> None:
         """Raises ``StoreUnavailable`` when the session directory has vanished."""
         try:
-            os.stat(self._manifest)
+            os.stat(self.manifest)
         except FileNotFoundError:
             msg = (
                 f"the session directory {self.directory} has vanished (it has no {MANIFEST});"
@@ -213,7 +216,7 @@ class Layout:
             )
             raise StoreUnavailable(msg) from None
         except OSError as error:
-            raise store_error(error, f"looking for {self._manifest}") from error
+            raise store_error(error, f"looking for {self.manifest}") from error
 
     def sessions(self) -> Iterator[tuple[str, str]]:
         """(handle, path) of every session file, one directory at a time, in no order.
@@ -226,24 +229,63 @@ class Layout:
             if _HANDLE.match(entry.name) and entry.path == self.path(entry.name):
                 yield entry.name, entry.path
 
+    def shards(self, first: Callable[[str], bool] = bool) -> Iterator[str]:
+        """The directories that hold session files; of those below the root only some if asked.
+
+        Raises:
+            StoreUnavailable: as in ``sessions``.
+        """
+        self.check_present()
+        yield from self._shards(self.root, self.shard_depth, first)
+
+    def _shards(
+        self, directory: str, depth: int, wanted: Callable[[str], bool] = bool
+    ) -> Iterator[str]:
+        if not depth:
+            yield directory
+            return
+        below = (entry for entry in self._walk(directory, 0) if _is_shard(entry))
+        failure = None
+        for path in sorted(entry.path for entry in below if wanted(entry.name)):
+            try:
+                yield from self._shards(path, depth - 1)
+            except StoreUnavailable as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def listed(self, shard: str) -> Iterator[tuple[str, str | None]]:
+        """What lies in a directory of sessions: names, and of a temporary file its path.
+
+        Raises:
+            StoreUnavailable: it cannot be listed.
+        """
+        for entry in self._walk(shard, 0):
+            if _HANDLE.match(entry.name) and entry.path == self.path(entry.name):
+                yield entry.name, None
+            elif _TEMPORARY.match(entry.name):
+                yield entry.name, entry.path
+
     def leftovers(self) -> Iterator[str]:
         """Paths of the temporary files that lie about, also of writers still at work."""
+        yield from self.document_leftovers()
+        yield from (entry.path for entry in self._files() if _TEMPORARY.match(entry.name))
+
+    def document_leftovers(self) -> Iterator[str]:
+        """Those of them that no session's writer left."""
         self.check_present()
         for entry in self._walk(self.directory, 0):
             if _TEMPORARY_DOCUMENT.match(entry.name):
                 yield entry.path
-        yield from (entry.path for entry in self._files() if _TEMPORARY.match(entry.name))
 
-    def notes(self) -> Iterator[str]:
-        """Paths of the notes of sessions that moved, also of those whose grace is not over.
+    def notes(self, directory: str) -> Iterator[str]:
+        """Paths of the notes in ``moved`` or ``sooner``, also of those that are still of use.
 
         Raises:
             StoreUnavailable: they cannot be listed.
         """
-        if not os.path.islink(self.moved):  # what it leads to is not ours to clear
-            yield from (
-                entry.path for entry in self._walk(self.moved, 0) if _NOTE.match(entry.name)
-            )
+        if not os.path.islink(directory):  # what it leads to is not ours to clear
+            yield from (entry.path for entry in self._walk(directory, 0) if _NOTE.match(entry.name))
 
     def strangers(self) -> Iterator[str]:
         """Paths of what is neither a session nor a temporary file of ours."""
@@ -254,7 +296,7 @@ class Layout:
 
     def _files(self) -> Iterator[os.DirEntry[str]]:
         self.check_present()
-        return self._walk(self._sessions, self.shard_depth)
+        return self._walk(self.root, self.shard_depth)
 
     def _walk(self, directory: str, depth: int) -> Iterator[os.DirEntry[str]]:
         failure = None
@@ -284,11 +326,7 @@ class Layout:
         """
         name = f"{os.path.basename(path)}.{secrets.token_hex(4)}"
         try:
-            with suppress(FileExistsError):
-                os.mkdir(self.corrupt, 0o700)
-                os.chmod(self.corrupt, 0o700)
-            if os.path.islink(self.corrupt):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            make_beside(self.corrupt)
             os.rename(path, os.path.join(self.corrupt, name))
         except OSError as error:
             if os.path.lexists(path):
@@ -321,8 +359,8 @@ class Layout:
         Raises:
             ConfigurationError: it is of another format, or not a manifest.
         """
-        content = read_document(self._manifest)
-        return None if content is None else manifest_of(content, self._manifest)
+        content = read_document(self.manifest)
+        return None if content is None else manifest_of(content, self.manifest)
 
     def _begin(self, manifest: Manifest) -> bool:
         """Write the first manifest; False when another was first, who may have another shard depth.
@@ -330,11 +368,11 @@ class Layout:
         Raises:
             StoreError: it could not be written.
         """
-        return _published(self._manifest, dump_document(asdict(manifest)))
+        return _published(self.manifest, dump_document(asdict(manifest)))
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest; it survives a power cut from here on."""
-        write_document(self._manifest, dump_document(asdict(manifest)), durable=True)
+        write_document(self.manifest, dump_document(asdict(manifest)), durable=True)
 
     def signing_key(self) -> bytes:
         """The key in ``secret``, made at the first call; whoever comes second gets the first's.
@@ -350,6 +388,19 @@ class Layout:
             self.check_present()
         _published(path, secrets.token_hex(SECRET_BYTES).encode("ascii"))
         return _read_key(path)
+
+
+def make_beside(directory: str) -> None:
+    """Make a directory of ours beside the sessions, unless it is there.
+
+    Raises:
+        OSError: it cannot be made, or is a symlink.
+    """
+    with suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+        os.chmod(directory, 0o700)
+    if os.path.islink(directory):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 def _is_shard(entry: os.DirEntry[str]) -> bool:

@@ -33,8 +33,10 @@ from weakref import ref
 
 from filesession import locks
 from filesession.errors import StoreError, StoreUnavailable, store_error
+from filesession.lifetime import Lifetime
 from filesession.locks import Patience
-from filesession.stores.entry import Entry
+from filesession.record import SessionInfo
+from filesession.stores.entry import Entry, accessed_at
 from filesession.stores.file.documents import surviving, write_all
 from filesession.stores.file.journal import NewerFormatError, last_entry, seed_of
 from filesession.stores.file.layout import Layout
@@ -48,8 +50,10 @@ YOUNG: Final = 60.0
 
 _COMMON: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _READ: Final = os.O_RDONLY | _COMMON
-_CHANGE: Final = os.O_RDWR | os.O_APPEND | _COMMON
-_CREATE: Final = _CHANGE | os.O_CREAT | os.O_EXCL
+CHANGE: Final = os.O_RDWR | os.O_APPEND | _COMMON
+"""How a file is opened to be locked and changed: a lock over NFS wants it open for writing."""
+
+_CREATE: Final = CHANGE | os.O_CREAT | os.O_EXCL
 
 _WRONG_KIND: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
 
@@ -84,6 +88,13 @@ class Snapshot:
         """Of the session; None when there is none."""
         return None if self.entry is None else self.entry.lineage
 
+    def info(self, handle: str, store: Lifetime, now: float) -> SessionInfo:
+        """What can be told of the session it holds, by the timeouts of its store."""
+        assert self.entry is not None
+        created, accessed = self.entry.created, accessed_at(self.mtime, now)
+        expires = self.entry.lifetime(store).expires_at(created, accessed)
+        return SessionInfo(handle, self.size, created, accessed, expires)
+
     def may_be_in_the_making(self) -> bool:
         """Whether it is empty and so new that its maker may be about to write."""
         return self.size == 0 and time.time() - self.changed < YOUNG
@@ -99,18 +110,30 @@ def read(path: str, handle: str) -> Snapshot | None:
     """
     descriptors: list[int] = []
     try:
-        try:
-            descriptors.extend(map(os.open, (path,), (_READ,)))  # one step (rule 6)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno in _WRONG_KIND:
-                raise NotASessionError from error
-            raise
-        return _snapshot(descriptors[0], path, handle)
+        found, _ = opened(descriptors, path, handle)
+        return found
     finally:
         if descriptors:
             os.close(descriptors[0])
+
+
+def opened(
+    descriptors: list[int], path: str, handle: str, flags: int = _READ
+) -> tuple[Snapshot | None, os.stat_result | None]:
+    """Open a session file into ``descriptors``, for the caller to close, and read it.
+
+    Nothing is in there when there is none. Raises as ``read`` does.
+    """
+    try:
+        descriptors.extend(map(os.open, (path,), (flags,)))  # one step (rule 6)
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        if error.errno in _WRONG_KIND:
+            raise NotASessionError from error
+        raise
+    status = os.fstat(descriptors[0])
+    return _snapshot(descriptors[0], status, path, handle), status
 
 
 def look(path: str, handle: str) -> Snapshot | None:
@@ -127,8 +150,7 @@ def look(path: str, handle: str) -> Snapshot | None:
         raise store_error(error, f"reading session {handle}") from error
 
 
-def _snapshot(descriptor: int, path: str, handle: str) -> Snapshot:
-    status = os.fstat(descriptor)
+def _snapshot(descriptor: int, status: os.stat_result, path: str, handle: str) -> Snapshot:
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
         raise NotASessionError
     if status.st_uid != os.geteuid():
@@ -191,7 +213,7 @@ class SessionFile:
         patience = Patience(timeout, f"session {handle}")
         while True:
             try:
-                file = cls(path, handle, _CHANGE)
+                file = cls(path, handle, CHANGE)
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -261,7 +283,8 @@ class SessionFile:
         """
         if self.handle is None:
             raise NotASessionError
-        return _snapshot(self._descriptor, self.path, self.handle)
+        status = os.fstat(self._descriptor)
+        return _snapshot(self._descriptor, status, self.path, self.handle)
 
     def append(self, line: bytes, mark: float, *, sync: bool, after: Snapshot | None) -> None:
         """Add a line in one write and set the touch mark; with ``sync``, wait for the disk.

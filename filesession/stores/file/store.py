@@ -41,6 +41,7 @@ from filesession.stores.file.layout import Layout
 from filesession.stores.file.ownership import absolute
 from filesession.stores.file.sessionfile import SessionFile
 from filesession.stores.file.size import check_fits, check_header, is_long
+from filesession.stores.file.sooner import is_brought_forward, note
 from filesession.stores.file.whole import WholeDirectory
 from filesession.stores.forwarding import Forwarding, grace_of, reached
 
@@ -297,6 +298,8 @@ class FileStore(WholeDirectory):
                 file.replace(self._layout, line, now, durable=self._durable)
             else:
                 file.append(line, now, sync=self._durable, after=found)
+        if is_brought_forward(entry, following, self._lifetime):
+            note(self._layout, handle)
         return following.record(sid, now, self._lifetime, self.codec)
 
     def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:

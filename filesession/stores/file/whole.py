@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,8 @@ from filesession.stores.entry import decoded
 from filesession.stores.file.access import Access, translated
 from filesession.stores.file.layout import is_handle
 from filesession.stores.file.sessionfile import NotASessionError, look
-from filesession.stores.file.sweep import Sweep, info, scan
+
+_log = logging.getLogger("filesession.store")
 
 
 class WholeDirectory:
@@ -63,7 +65,15 @@ class WholeDirectory:
             StoreUnavailable: the directory has vanished, or a part of it cannot be listed, which is
                 told when the rest is.
         """
-        return scan(self._access.layout, self._access.lifetime, self._access.clock)
+        access = self._access
+        for handle, path in access.layout.sessions():
+            try:
+                found = look(path, handle)
+            except StoreUnavailable as error:
+                _log.warning("%s", error)
+                continue
+            if found is not None and found.entry is not None:
+                yield found.info(handle, access.lifetime, access.clock())
 
     def sweep(
         self,
@@ -71,10 +81,12 @@ class WholeDirectory:
         limit: int | None = None,
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
+        on_expired: Callable[[SessionInfo], None] | None = None,
     ) -> SweepReport:
         """Delete what is due, ``limit`` sessions at most; ``dry_run`` only counts it.
 
-        Looks at every session. ``progress`` is called with the number examined so far. The timeouts
+        Looks at every session. ``progress`` is called with the number examined so far, and
+        ``on_expired`` with each session that was deleted; neither may raise. The timeouts
         are those the directory's store was last opened with. May wait a second for sessions that
         are in use. What fails for one session is counted, and the sweep goes on.
 
@@ -82,11 +94,13 @@ class WholeDirectory:
             StoreUnavailable: the directory has vanished, or a part of it cannot be listed, which is
                 told when the rest is swept.
         """
+        from filesession.stores.file.sweep import Sweep  # noqa: PLC0415 - no web application sweeps
+
         manifest = self._access.layout.read_manifest()
         lifetime = self._access.lifetime if manifest is None else manifest.lifetime
-        return Sweep(self._access.layout, lifetime, self._access.clock, dry_run).run(
-            limit, progress
-        )
+        return Sweep(
+            self._access.layout, lifetime, self._access.clock, dry_run=dry_run, told=on_expired
+        ).run(limit, progress)
 
     def inspect(self, handle: str) -> tuple[SessionInfo, dict[str, Any]] | None:
         """A stored session by its stored name, expired or not: what is known of it, and its data.
@@ -103,7 +117,7 @@ class WholeDirectory:
             self._access.layout.check_present()
             return None
         data = decoded(found.entry.data, self.codec)
-        return info(handle, found, self._access.lifetime, self._access.clock()), data
+        return found.info(handle, self._access.lifetime, self._access.clock()), data
 
     def clear(self) -> int:
         """Remove every session; the number that were live.
