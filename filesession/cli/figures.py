@@ -111,7 +111,7 @@ def sweep_lines(state: State, heartbeat: Heartbeat, now: float) -> Iterator[Line
 def _lag_line(heartbeat: Heartbeat) -> Line:
     lag = heartbeat.reading.lag
     if lag < 1:
-        return Line("lag", "none: nothing is overdue")
+        return Line("lag", "none: all went in time")
     late = lag > _LATE * (heartbeat.interval or _USUAL)
     return Line("lag", f"{span_text(lag)}, of the longest overdue", "yellow" if late else "")
 

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 import rich_click as click
 from rich.console import Console
@@ -56,23 +56,28 @@ def deliver() -> None:
         BrokenPipeError: the reader has gone.
         OutputError: it cannot be written.
     """
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        _give_up(sys.stderr)  # its terminal has gone, and with it who would read of that
     if sys.stdout is None:
         return
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _give_up()
+        _give_up(sys.stdout)
         raise
     except OSError as error:
-        _give_up()
+        _give_up(sys.stdout)
         msg = f"the output cannot be written: {error.strerror or error}"
         raise OutputError(msg) from error
 
 
-def _give_up() -> None:
+def _give_up(stream: TextIO) -> None:
     """Let what is still to be written go nowhere, or Python would fail with it at its end."""
     with suppress(OSError):  # a file in memory has no descriptor
-        descriptor = sys.stdout.fileno()
+        descriptor = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)

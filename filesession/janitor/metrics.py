@@ -53,7 +53,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Reading], float | None]]]] = {
         lambda reading: reading.bytes,
     ),
     "filesession_lag_seconds": (
-        "Seconds by which the longest overdue session is late; 0 when none is due.",
+        "Seconds the longest overdue session was late that went last, or is that is held back.",
         lambda reading: reading.lag,
     ),
     "filesession_held": (

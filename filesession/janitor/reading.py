@@ -21,7 +21,8 @@ class Reading:
         failed: attempts at a session that could not be read, deleted or set aside.
         sweeps: how many came to their end.
         sweep_seconds: how long they took, all together.
-        lag: seconds by which the longest overdue session is late; 0.0: none is due.
+        lag: seconds by which the longest overdue session was late of those that the last sweep
+            deleted, or is late of those that are held back; 0.0: there was none.
         full_looks: how often all sessions were looked at, whether due or not.
         overflows: how often events of new sessions were lost.
         held: why it deletes nothing at the moment; None: it does.

@@ -81,6 +81,11 @@ class Sweeper:
         rest: Callable[[float], bool],
         progress: Callable[[float], None],
     ) -> None:
+        # Now, not when it is needed: in a process that is forked while a thread imports, nobody can
+        # import that any more. Not above: it loads watchdog, and who reads a heartbeat needs none.
+        from filesession.janitor.rounds import Rounds  # noqa: PLC0415
+
+        self._begin = Rounds
         self._sweep = sweep
         self._directory = directory
         self._clock = clock
@@ -152,8 +157,6 @@ class Sweeper:
                 self._complaints.say(_SWEEP_ALL, f"{report.failure}; the rest was swept")
 
     def _sweep_in_rounds(self) -> SweepReport:
-        from filesession.janitor.rounds import Rounds  # noqa: PLC0415 - it loads watchdog
-
         assert self._directory is not None
         changed = None if self._rounds is None else self._rounds.changed()
         if changed is not None or self._anew:
@@ -161,7 +164,7 @@ class Sweeper:
             self._anew = False
             self.close()
         if self._rounds is None:
-            self._rounds = Rounds(
+            self._rounds = self._begin(
                 self._directory,
                 self._clock,
                 watch=self._watch,

@@ -257,7 +257,7 @@ class TestWithoutALook:
         assert line(result, "created").startswith("5,000 since ")
         assert line(result, "created").endswith(", 8 min ago")
         assert line(result, "expired") == "4,000 (1.2 MB) in 12 sweeps"
-        assert line(result, "lag") == "none: nothing is overdue"
+        assert line(result, "lag") == "none: all went in time"
         assert line(result, "full looks") == "1"
         for name in ("holding back", "failed", "moved away", "hook", "to be removed"):
             assert line(result, name) == ""

@@ -1,793 +1,466 @@
-"""The janitor in one process: its looks, its threads, its ends. Nothing waits for time to pass."""
+"""The daemon: signals, systemd, several directories; with stubs in this process, and as a process.
+
+Stubs stand in for janitors where what they say of themselves matters, systemd is a socket that
+receives what it would, and processes are the command, on real directories.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import shutil
+import pty
+import secrets
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import filesession
-from filesession.errors import ConfigurationError, FilesessionError, StoreFull, StoreUnavailable
-from filesession.janitor import Janitor
-from filesession.janitor.heartbeat import BEAT, FRESH, HEARTBEAT, janitor_state, read_heartbeat
-from filesession.janitor.leader import LOCK, Leadership, is_led
-from filesession.janitor.place import Place
-from filesession.record import SessionInfo, SweepReport
+from filesession.janitor import daemon as daemon_module
+from filesession.janitor.daemon import Daemon
+from filesession.janitor.heartbeat import janitor_state
+from filesession.janitor.leader import is_led
+from filesession.janitor.notify import Notifier
+from filesession.stores.file.journal import last_entry, seed_of
 from filesession.stores.file.store import FileStore
-from filesession.stores.memory import MemoryStore
+from tests.janitor.conftest import directory_in_memory
+from tests.janitor.processes import (
+    COMMAND,
+    DEADLINE,
+    Process,
+    Start,
+    create_expired,
+    fill,
+    processes,
+    wait_until,
+)
 
-DEADLINE = 10
+SOON = 2.0
+"""Seconds in which it ends when it is told to."""
 
 
-class Clock:
-    """Tells the time it was set to."""
+class Worker:
+    """Stands in for a janitor: notes what it is told, in a list that several may share."""
 
-    def __init__(self, now: float = 1_800_000_000.0) -> None:
-        self.now = now
+    def __init__(self, name: str, log: list[str], *, well: bool = True) -> None:
+        self.name = name
+        self.well = well
+        self.asked = 0
+        self._log = log
 
-    def __call__(self) -> float:
-        return self.now
+    def start(self) -> None:
+        self._log.append(f"start {self.name}")
+
+    def begin_stop(self) -> None:
+        self._log.append(f"begin_stop {self.name}")
+
+    def stop(self) -> None:
+        self._log.append(f"stop {self.name}")
+
+    def sweep_soon(self) -> None:
+        self._log.append(f"sweep {self.name}")
+
+    def reread(self) -> None:
+        self._log.append(f"reread {self.name}")
+
+    def is_well(self) -> bool:
+        self.asked += 1
+        return self.well
+
+    def state_text(self) -> str:
+        return f"{self.name} works"
 
 
-class GatedStore:
-    """A sweep of it waits to be let through, and says when it began."""
+class Manager:
+    """Receives what a service manager would be told.
+
+    Attributes:
+        told: the fields of each message so far.
+    """
 
     def __init__(self) -> None:
-        self.began = threading.Event()
-        self.gate = threading.Event()
-        self.swept = 0
+        self.address = f"@filesession-test-{secrets.token_hex(8)}"
+        self.told: list[dict[str, str]] = []
+        self.door = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.door.bind("\0" + self.address[1:])
+        self.door.settimeout(0)
 
-    def scan(self) -> Iterator[SessionInfo]:
-        return iter(())
+    def all(self) -> list[dict[str, str]]:
+        with suppress(BlockingIOError):
+            while True:
+                lines = self.door.recv(65536).decode().split("\n")
+                self.told.append(dict(line.split("=", 1) for line in lines))
+        return self.told
 
-    def sweep(
-        self,
-        *,
-        limit: int | None = None,
-        dry_run: bool = False,
-        progress: Callable[[int], None] | None = None,
-    ) -> SweepReport:
-        self.began.set()
-        assert self.gate.wait(DEADLINE)
-        self.swept += 1
-        return SweepReport(started_at=0.0, seconds=0.0)
+    def has(self, name: str, *, after: int = 0) -> bool:
+        return any(name in message for message in self.all()[after:])
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def manager() -> Iterator[Manager]:
+    manager = Manager()
+    with closing(manager.door):
+        yield manager
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> FileStore:
-    return FileStore(tmp_path / "sessions", idle_timeout=100, clock=clock)
+def meanwhile() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Runs something beside what waits in the main thread, and then tells this process to end."""
+    failures: list[BaseException] = []
+    threads: list[threading.Thread] = []
+
+    def meanwhile(act: Callable[[], object]) -> None:
+        def run() -> None:
+            try:
+                act()
+            except BaseException as error:  # noqa: BLE001 - raised in the main thread
+                failures.append(error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+
+    yield meanwhile
+    for thread in threads:
+        thread.join(DEADLINE)
+    for failure in failures:
+        raise failure
+
+
+Meanwhile = Callable[[Callable[[], object]], None]
+
+
+class TestInThisProcess:
+    def test_all_are_started_told_and_ended_and_none_waits_for_another_to_begin_to_end(
+        self, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(daemon_module, "_has_terminal", lambda: False)
+        log: list[str] = []
+        works = Daemon([Worker("a", log), Worker("b", log)], notifier=Notifier(None, None))
+
+        def act() -> None:
+            wait_until(lambda: len(log) == 2)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            wait_until(lambda: len(log) == 4)
+            os.kill(os.getpid(), signal.SIGHUP)
+            wait_until(lambda: len(log) == 6)
+
+        meanwhile(act)
+        works.run()
+        verbs = ["start", "sweep", "reread", "begin_stop"]
+        assert log[:8] == [f"{verb} {name}" for verb in verbs for name in "ab"]
+        assert sorted(log[8:]) == ["stop a", "stop b"]
+
+    def test_one_that_cannot_start_ends_the_others_and_gives_the_handlers_back(self) -> None:
+        log: list[str] = []
+        before = signal.getsignal(signal.SIGTERM)
+
+        class Broken(Worker):
+            def start(self) -> None:
+                msg = "can't start new thread"
+                raise RuntimeError(msg)
+
+        works = Daemon([Worker("a", log), Broken("b", log)], notifier=Notifier(None, None))
+        with pytest.raises(RuntimeError, match="new thread"):
+            works.run()
+        assert "stop a" in log
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_one_that_cannot_be_stopped_keeps_none_of_the_others(
+        self, meanwhile: Meanwhile, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        log: list[str] = []
+
+        class Broken(Worker):
+            def stop(self) -> None:
+                msg = "a bug"
+                raise RuntimeError(msg)
+
+        works = Daemon([Broken("a", log), Worker("b", log)], notifier=Notifier(None, None))
+        meanwhile(lambda: wait_until(lambda: "start b" in log))
+        works.run()
+        assert "stop b" in log
+        assert "a janitor failed while it stopped" in caplog.messages
+
+    def test_a_report_comes_every_few_seconds_and_at_the_end(
+        self, manager: Manager, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(daemon_module, "REPORT", 0.01)
+        log: list[str] = []
+        notifier = Notifier(manager.address, None)
+        works = Daemon([Worker("a", log)], notifier=notifier, report=lambda: log.append("report"))
+        meanwhile(lambda: wait_until(lambda: log.count("report") >= 3))
+        works.run()
+        assert log[-1] == "report"  # the figures after the last sweep
+        assert log.index("stop a") == len(log) - 2
+        statuses = [message["STATUS"] for message in manager.all() if "STATUS" in message]
+        assert set(statuses) == {"a works"}
+        assert len(statuses) >= 4
+
+    def test_no_report_comes_before_its_time(self, meanwhile: Meanwhile) -> None:
+        log: list[str] = []
+        works = Daemon(
+            [Worker("a", log)],
+            notifier=Notifier(None, 0.001),
+            report=lambda: log.append("report"),
+        )
+        meanwhile(lambda: wait_until(lambda: works._janitors[0].asked > 5))  # type: ignore[attr-defined]
+        works.run()
+        assert log.count("report") == 1
+
+    def test_the_watchdog_hears_nothing_while_one_of_them_hangs(
+        self, manager: Manager, meanwhile: Meanwhile
+    ) -> None:
+        well, hung = Worker("a", []), Worker("b", [], well=False)
+        works = Daemon([well, hung], notifier=Notifier(manager.address, 0.01))
+
+        def act() -> None:
+            wait_until(lambda: hung.asked > 5)
+            assert not manager.has("WATCHDOG")
+            hung.well = True
+            wait_until(lambda: manager.has("WATCHDOG"))
+
+        meanwhile(act)
+        works.run()
+        assert "READY" in manager.all()[0]
+        assert "STOPPING" in manager.all()[-1]
 
 
 @pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.DEBUG, "filesession.janitor")
-    return caplog
+def start() -> Iterator[Start]:
+    with processes() as start:
+        yield start
 
 
 @pytest.fixture
-def looks(store: FileStore) -> Iterator[Callable[[], Janitor]]:
-    """Makes janitors that do not run: a test takes each of their looks itself."""
-    made: list[Janitor] = []
-
-    def make() -> Janitor:
-        janitor = Janitor(store, interval=3600)
-        made.append(janitor)
-        return janitor
-
-    yield make
-    for janitor in made:
-        if janitor._leads:
-            janitor._step_down()
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "sessions", idle_timeout=100)
 
 
-def messages(log: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in log.records]
-
-
-def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name != "MainThread"}
-
-
-def test_everything_due_is_gone_when_a_single_sweep_returns(store: FileStore, clock: Clock) -> None:
-    for _ in range(20):
-        store.create({"n": 1})
-    clock.now += 1000
-    live = store.create()
-    report = Janitor(store).sweep_once()
-    assert (report.examined, report.expired) == (21, 20)
-    assert store.load(live.id) is not None
-    assert len(store) == 1
-
-
-def test_a_single_sweep_needs_no_leadership_and_leaves_no_trace(store: FileStore) -> None:
-    leader = Leadership(store.directory)
-    leader.try_lead()
-    Janitor(store).sweep_once()
-    assert not Path(store.directory, HEARTBEAT).exists()
-
-
-def test_a_path_will_do(store: FileStore) -> None:
-    store.create()
-    assert Janitor(store.directory).sweep_once().examined == 1
-    assert Janitor(Path(store.directory)).sweep_once().examined == 1
+Janitor = Callable[..., Process]
 
 
 @pytest.fixture
-def by_path(tmp_path: Path) -> Iterator[Janitor]:
-    """A janitor that was given a path with nothing there, and whose looks a test takes itself."""
-    janitor = Janitor(tmp_path / "sessions", interval=3600)
-    yield janitor
-    if janitor._leads:
-        janitor._step_down()
+def janitor(start: Start, store: FileStore) -> Janitor:
+    """Starts the command on a directory, which leads when this returns."""
+
+    def janitor(*options: str, **how: object) -> Process:
+        process = start(*COMMAND, store.directory, "--interval", "3600", *options, **how)
+        process.expect(f"leading {store.directory}")
+        return process
+
+    return janitor
 
 
-def not_there(path: Path) -> None:
-    """As on a first start."""
+def end_soon(process: Process, number: signal.Signals) -> None:
+    """Send it a signal; it must end well, and soon."""
+    began = time.monotonic()
+    assert process.end(number) == 0
+    assert time.monotonic() - began < SOON
 
 
-def empty(path: Path) -> None:
-    path.mkdir(0o700)
+def left_of(files: list[Path]) -> list[Path]:
+    return [path for path in files if path.exists()]
 
 
-def empty_and_readable(path: Path) -> None:
-    path.mkdir(0o755)
-    path.chmod(0o755)
+def assert_whole(store: FileStore, files: list[Path]) -> None:
+    """Each of these is a session, and there is nothing that is none."""
+    for path in files:
+        assert last_entry(path.read_bytes(), seed_of(path.name)) is not None
+    names = [name for _, _, names in os.walk(store.directory) for name in names]
+    assert sorted([*(path.name for path in files), "filesession.json"]) == sorted(
+        set(names) - {"janitor.json", "janitor.lock"}
+    )
 
 
-def about_to_be_used(path: Path) -> None:
-    path.mkdir(0o700)
-    (path / "filesession.json.0123456789ab.tmp").touch()
+class TestSignals:
+    def test_in_the_midst_of_a_long_sweep_it_ends_soon_and_the_next_takes_the_rest(
+        self, start: Start
+    ) -> None:
+        with directory_in_memory() as path:
+            store = FileStore(path / "sessions", idle_timeout=100)
+            files = fill(store, 12_000)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before = len(files)
+                first = min(files)
+                process = start(*COMMAND, store.directory, "--fuse", "1", "--interval", "3600")
+                wait_until(lambda first=first: not first.exists())  # type: ignore[misc]
+                end_soon(process, number)
+                files = left_of(files)
+                assert 0 < len(files) < before
+                assert_whole(store, files)
+                assert not is_led(store.directory)
+            process = start(*COMMAND, store.directory, "--once")
+            assert process.end() == 0
+            assert left_of(files) == []
+
+    @pytest.mark.parametrize(
+        "command", ["sleep 100", """sh -c 'trap "" TERM; echo here; while :; do sleep 1; done'"""]
+    )
+    def test_a_hook_that_hangs_is_ended_with_it_in_every_directory(
+        self, start: Start, store: FileStore, tmp_path: Path, command: str
+    ) -> None:
+        mark = secrets.token_hex(8)
+        others = [FileStore(tmp_path / f"more{n}", idle_timeout=100) for n in range(2)]
+        stores = [store, *others]
+        for each in stores:
+            create_expired(each)
+        names = [each.directory for each in stores]
+        process = start(
+            *(*COMMAND, *names, "--interval", "3600", "--on-expired", command),
+            environment={"FILESESSION_TEST": mark},
+        )
+        wait_until(lambda: len(pids_with(mark) - {process.process.pid}) >= len(stores))
+        end_soon(process, signal.SIGTERM)
+        wait_until(lambda: not pids_with(mark))
+        assert sum("1 expired session not told of" in line for line in process.rest()) == 3
+
+    def test_one_signal_sweeps_now(self, janitor: Janitor, store: FileStore) -> None:
+        process = janitor("-v")
+        process.expect("swept 0 sessions")
+        create_expired(store)
+        process.send(signal.SIGUSR1)
+        process.expect("SIGUSR1: sweeping now")
+        process.expect("swept 1 session in")
+        assert len(store) == 0
+
+    def test_another_takes_over_new_timeouts_which_hold_back_one_sweep(
+        self, janitor: Janitor, store: FileStore
+    ) -> None:
+        sids = [store.create().id for _ in range(3)]
+        make_idle_for(store, 50)
+        process = janitor("-v")
+        process.expect("none expired")
+        FileStore(store.directory, idle_timeout=20)
+        process.send(signal.SIGHUP)
+        process.expect("SIGHUP: reading the manifest anew")
+        assert "idle_timeout" in process.expect("holding back")
+        process.expect("held")
+        assert len(files_of(store)) == len(sids)
+        process.send(signal.SIGUSR1)
+        process.expect("3 expired")
+        assert files_of(store) == []
+        process.end(signal.SIGTERM)
+        assert sum("holding back" in line for line in process.rest()) == 1
+
+    def test_below_nohup_a_hangup_is_nothing(self, janitor: Janitor) -> None:
+        process = janitor(before=["nohup"])
+        process.send(signal.SIGHUP)
+        process.send(signal.SIGUSR1)
+        process.expect("SIGUSR1")
+        end_soon(process, signal.SIGTERM)
+        assert not any("SIGHUP" in line for line in process.rest())
+
+    def test_a_terminal_that_goes_ends_it_well(self, store: FileStore) -> None:
+        pid, master = pty.fork()
+        if pid == 0:
+            os.execv(  # noqa: S606 - no shell is wanted
+                sys.executable, [sys.executable, *COMMAND, store.directory, "--interval", "3600"]
+            )
+        try:
+            said = b""
+            while b"leading" not in said:
+                said += os.read(master, 1000)
+        finally:
+            os.close(master)
+            code = exit_code(pid)
+        assert code == 0
+        assert not is_led(store.directory)
 
 
-@pytest.mark.parametrize("made", [not_there, empty, empty_and_readable, about_to_be_used])
-def test_a_path_where_no_application_has_been_yet_is_waited_for_and_that_is_told_once(
-    made: Callable[[Path], None], tmp_path: Path, log: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "sessions"
-    made(path)
-    janitor = Janitor(path, interval=3600)
-    before = sorted(tmp_path.rglob("*"))
-    for _ in range(3):
-        janitor._tick()
-    waiting = f"waiting for {path}: no application has opened its store yet"
-    assert messages(log) == [waiting]
-    assert sorted(tmp_path.rglob("*")) == before
-    FileStore(path).create()
-    janitor._tick()
+def exit_code(pid: int) -> int | None:
+    """How a child of ours ended; one that does not is killed."""
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        if not ended:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            ended.extend([os.waitstatus_to_exitcode(status)] if found else [])
+        return bool(ended)
+
     try:
-        assert messages(log) == [waiting, f"leading {path}"]
-        assert janitor._due.wait(DEADLINE)
-        assert janitor.sweep_once().examined == 1
+        wait_until(has_ended)
     finally:
-        janitor._step_down()
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return ended[0]
 
 
-def test_a_path_that_is_waited_for_and_then_vanishes_is_waited_for_again(
-    by_path: Janitor, tmp_path: Path, log: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "sessions"
-    for depth in (1, 2):
-        by_path._tick()
-        FileStore(path, shard_depth=depth).create()
-        by_path._tick()
-        assert messages(log)[-1] == f"leading {path}"
-        assert by_path.sweep_once().examined == 1
-        shutil.rmtree(path)
-        log.clear()
-        for _ in range(3):
-            by_path._tick()
-        (line,) = messages(log)
-        assert line.startswith(f"{path} has vanished or was replaced")
-
-
-def a_file(path: Path) -> None:
-    path.touch()
-
-
-def a_symlink(path: Path) -> None:
-    path.symlink_to("elsewhere")
-
-
-def below_a_file(path: Path) -> None:
-    path.parent.rmdir()
-    path.parent.touch()
-
-
-def something_else(path: Path) -> None:
-    path.mkdir(0o700)
-    (path / "notes.txt").touch()
-
-
-def open_to_all(path: Path) -> None:
-    path.mkdir()
-    path.chmod(0o777)
-
-
-def broken(path: Path) -> None:
-    path.mkdir(0o700)
-    (path / "filesession.json").write_text('{"format": 1}')
-
-
-@pytest.mark.parametrize(
-    ("made", "words"),
-    [
-        (a_file, "is not a directory"),
-        (a_symlink, "is a symlink"),
-        (below_a_file, "Not a directory"),
-        (something_else, "is no session directory"),
-        (open_to_all, "chmod 700"),
-        (broken, "is no manifest"),
-    ],
-)
-def test_what_waiting_would_not_mend_is_refused_and_later_complained_of_once(
-    made: Callable[[Path], None], words: str, tmp_path: Path, log: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "above" / "sessions"
-    path.parent.mkdir()
-    janitor = Janitor(path)
-    made(path)
-    with pytest.raises(FilesessionError, match=words):
-        Janitor(path)
-    if made is not broken:
-        janitor._tick()
-        janitor._tick()
-        (line,) = messages(log)
-        assert words in line
-        assert not janitor._leads
-
-
-def test_a_single_sweep_waits_for_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no directory"):
-        Janitor(tmp_path / "nowhere").sweep_once()
-
-
-@pytest.mark.parametrize("path", ["", "a\0b"])
-def test_what_can_be_no_path_is_refused(path: str) -> None:
-    with pytest.raises(ConfigurationError, match="the path of the session directory"):
-        Janitor(path)
-
-
-def test_a_path_can_be_looked_through(store: FileStore) -> None:
-    store.create()
-    assert [info.handle for info in Place(store.directory, FileStore.open).scan()] == [
-        next(store.scan()).handle
-    ]
-
-
-@pytest.mark.parametrize("store", [None, 5, {}])
-def test_what_cannot_be_swept_is_refused(store: Any) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be swept"):
-        Janitor(store)
-
-
-def test_interval_and_cron_exclude_each_other_and_either_is_checked(store: FileStore) -> None:
-    with pytest.raises(ConfigurationError, match="not both"):
-        Janitor(store, interval=60, cron="* * * * *")
-    with pytest.raises(ConfigurationError, match="interval"):
-        Janitor(store, interval=-1)
-    with pytest.raises(ConfigurationError, match="cron"):
-        Janitor(store, cron="never")
-    assert Janitor(store, cron="* * * * *")._heartbeat().cron == "* * * * *"
-    assert Janitor(store)._heartbeat().interval == 60
-
-
-def test_the_first_look_leads_says_so_and_makes_a_sweep_due(
-    looks: Callable[[], Janitor], store: FileStore, log: pytest.LogCaptureFixture
-) -> None:
-    janitor = looks()
-    janitor._tick()
-    assert is_led(store.directory)
-    assert messages(log) == [f"leading {store.directory}"]
-    assert janitor._due.wait(DEADLINE)
-    state, beat = janitor_state(store.directory, store.clock())
-    assert state == "alive"
-    assert beat is not None
-    assert (beat.pid, beat.heartbeat_at, beat.interval) == (os.getpid(), store.clock(), 3600)
-
-
-def test_a_standby_says_so_once_and_takes_over_with_its_first_look_after_the_leader_left(
-    looks: Callable[[], Janitor], store: FileStore, log: pytest.LogCaptureFixture
-) -> None:
-    first, second = looks(), looks()
-    first._tick()
-    second._tick()
-    second._tick()
-    assert messages(log)[1:] == [f"standing by: another janitor leads {store.directory}"]
-    assert not second._due.is_set()
-    first._step_down()
-    second._tick()
-    assert messages(log)[2:] == [f"leading {store.directory}"]
-    assert second._due.wait(DEADLINE)
-
-
-def test_a_leader_says_that_it_lives_every_few_seconds_and_not_with_every_look(
-    looks: Callable[[], Janitor], store: FileStore, clock: Clock
-) -> None:
-    janitor = looks()
-    ticks = Clock(0.0)
-    janitor._monotonic = ticks
-    janitor._wall = lambda: ticks.now
-    janitor._tick()
-
-    def look_after(seconds: float) -> float:
-        ticks.now += seconds
-        clock.now += seconds
-        janitor._tick()
-        beat = read_heartbeat(store.directory)
-        assert beat is not None
-        return clock.now - beat.heartbeat_at
-
-    assert look_after(0.5) == 0.5
-    assert look_after(BEAT - 1) == BEAT - 0.5
-    assert look_after(0.5) == 0
-    assert look_after(0.5) == 0.5
-
-
-@pytest.mark.parametrize("how", ["replaced", "removed"])
-def test_a_leader_whose_lock_file_is_not_its_own_any_more_steps_down_and_is_elected_anew(
-    looks: Callable[[], Janitor], store: FileStore, log: pytest.LogCaptureFixture, how: str
-) -> None:
-    janitor = looks()
-    janitor._tick()
-    lock = Path(store.directory, LOCK)
-    lock.unlink()
-    usurper = Leadership(store.directory)
-    if how == "replaced":
-        usurper.try_lead()
-    janitor._tick()
-    assert "vanished or was replaced" in messages(log)[1]
-    if how == "replaced":
-        assert not janitor._leads
-        assert janitor._schedule.next_at() is None
-        usurper.resign()
-        janitor._tick()
-    assert janitor._leads
-    assert janitor._leadership is not None
-    assert janitor._leadership.still_leads()
-
-
-def test_a_directory_that_vanishes_is_told_once_and_swept_again_when_it_is_back(
-    looks: Callable[[], Janitor], store: FileStore, log: pytest.LogCaptureFixture
-) -> None:
-    janitor = looks()
-    janitor._tick()
-    away = store.directory + ".away"
-    Path(store.directory).rename(away)
-    for _ in range(5):
-        janitor._tick()
-        janitor._sweeper.sweep_or_complain()
-        janitor._beat()
-    told = messages(log)[1:]
-    assert [line.split(":")[0] for line in told] == [
-        f"{store.directory} has vanished or was replaced; standing by for it to be there",
-        "cannot lead",
-    ]
-    assert not Path(store.directory).exists()
-    Path(away).rename(store.directory)
-    janitor._tick()
-    assert messages(log)[-1] == f"leading {store.directory}"
-    assert janitor._due.wait(DEADLINE)
-
-
-def test_a_heartbeat_that_cannot_be_written_is_told_once_and_ends_nothing(
-    looks: Callable[[], Janitor], monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
-) -> None:
-    def full(directory: str, beat: object) -> None:
-        msg = "no space left"
-        raise StoreUnavailable(msg)
-
-    monkeypatch.setattr("filesession.janitor.daemon.write_heartbeat", full)
-    janitor = looks()
-    janitor._tick()
-    janitor._beat()
-    assert messages(log)[1:] == ["cannot write the heartbeat: no space left"]
-    assert janitor._leads
-
-
-def test_on_a_full_disk_a_leader_is_alive_and_says_once_what_fails_and_once_that_it_is_over(
-    looks: Callable[[], Janitor],
-    store: FileStore,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-    log: pytest.LogCaptureFixture,
-) -> None:
-    def full(directory: str, beat: object) -> None:
-        msg = "no space left"
-        raise StoreFull(msg)
-
-    monkeypatch.setattr("filesession.janitor.daemon.write_heartbeat", full)
-    janitor = looks()
-    janitor._tick()
-    for _ in range(3):
-        clock.now += FRESH
-        janitor._sweeper.sweep_or_complain()  # which goes well, and is no end to that
-        janitor._beat()
-        assert janitor_state(store.directory, clock.now) == ("alive", None)
-    monkeypatch.undo()
-    log.set_level(logging.INFO, "filesession.janitor")
-    janitor._beat()
-    janitor._beat()
-    told = [line for line in messages(log)[1:] if not line.startswith("swept")]
-    assert told == ["cannot write the heartbeat: no space left", "the heartbeat is written again"]
-
-
-def test_a_lock_that_cannot_be_dated_is_told_like_a_heartbeat_that_cannot_be_written(
-    looks: Callable[[], Janitor], monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
-) -> None:
-    def fail(target: object, times: object) -> None:
-        raise OSError(5, "Input/output error")
-
-    janitor = looks()
-    monkeypatch.setattr("filesession.janitor.leader.os.utime", fail)
-    janitor._tick()
-    assert messages(log)[1].startswith("cannot write the heartbeat: dating ")
-
-
-def test_a_leader_whose_schedule_cannot_start_lets_another_lead(
-    looks: Callable[[], Janitor], store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse() -> None:
-        msg = "can't start new thread"
-        raise RuntimeError(msg)
-
-    janitor = looks()
-    monkeypatch.setattr(janitor._schedule, "start", refuse)
-    with pytest.raises(RuntimeError):
-        janitor._tick()
-    assert not is_led(store.directory)
-
-
-@pytest.mark.parametrize(("jump", "moves"), [(0.5, []), (3600.0, [3600.0]), (-60.0, [-60.0])])
-def test_a_wall_clock_that_is_set_makes_the_schedule_think_anew(
-    looks: Callable[[], Janitor],
-    monkeypatch: pytest.MonkeyPatch,
-    log: pytest.LogCaptureFixture,
-    jump: float,
-    moves: list[float],
-) -> None:
-    janitor = looks()
-    wall = Clock()
-    told: list[float] = []
-    janitor._wall = wall
-    janitor._monotonic = lambda: 50.0
-    janitor._tick()
-    monkeypatch.setattr(janitor._schedule, "clock_moved", told.append)
-    janitor._tick()
-    wall.now += jump
-    janitor._tick()
-    janitor._tick()
-    assert told == moves
-    assert any("the clock moved" in line for line in messages(log)) == bool(moves)
-
-
-def test_in_the_background_it_sweeps_at_once_and_stops_without_a_trace_of_its_threads(
-    store: FileStore, clock: Clock, log: pytest.LogCaptureFixture
-) -> None:
-    store.create()
-    clock.now += 1000
-    janitor = Janitor(store, interval=3600)
-    before = threads()
-    janitor.start()
-    janitor.start()
-    ours = [thread for thread in threading.enumerate() if thread.name not in before]
-    assert all(thread.daemon for thread in ours if thread.name != "MainThread")
-    assert len([thread for thread in ours if thread.name.startswith("filesession")]) == 2
-    wait_until(lambda: beat_of(store).get("last_sweep") is not None)
-    janitor.stop()
-    janitor.stop()
-    assert threads() == before
-    assert len(store) == 0
-    assert not is_led(store.directory)
-    assert "swept 1 session in" in messages(log)[1]
-    assert messages(log)[-1] == "the janitor stopped"
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look again and again, for as long as a slow machine may need."""
-    patience = threading.Event()
-    for _ in range(DEADLINE * 100):
-        if is_so():
-            return
-        patience.wait(0.01)
-    pytest.fail("it did not come to pass")
-
-
-def beat_of(store: FileStore) -> dict[str, Any]:
-    try:
-        found = json.loads(Path(store.directory, HEARTBEAT).read_text())
-    except FileNotFoundError:
-        return {}
-    assert isinstance(found, dict)
+def pids_with(mark: str) -> set[int]:
+    """The processes with that in their environment."""
+    found: set[int] = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.add(int(path.parent.name))
     return found
 
 
-def test_stopping_a_janitor_that_never_started_does_nothing(store: FileStore) -> None:
-    Janitor(store).stop()
+def files_of(store: FileStore) -> list[Path]:
+    return [path for path in Path(store.directory, "sessions").rglob("*") if path.is_file()]
 
 
-def test_a_janitor_that_stopped_may_start_again(store: FileStore) -> None:
-    janitor = Janitor(store, interval=3600)
-    for _ in range(2):
-        janitor.start()
-        wait_until(lambda: janitor._sweeper.last is not None)
-        janitor.stop()
-        janitor._sweeper.last = None
+def make_idle_for(store: FileStore, seconds: float) -> None:
+    """Date all activity so long ago."""
+    for path in files_of(store):
+        content = path.read_bytes()
+        entry = last_entry(content, seed_of(path.name))
+        assert entry is not None
+        os.utime(path, (entry.created - seconds,) * 2)
 
 
-def test_stopping_waits_for_the_sweep_in_hand_and_begins_no_other() -> None:
-    store = GatedStore()
-    janitor = Janitor(store, interval=3600)
-    janitor.start()
-    assert store.began.wait(DEADLINE)
-    ended = stop_elsewhere(janitor)
-    assert janitor._stopping.wait(DEADLINE)
-    janitor._set_due()
-    assert not ended.wait(0.2)
-    assert janitor._sweeper.since is not None
-    store.gate.set()
-    assert ended.wait(DEADLINE)
-    assert store.swept == 1
+class TestSystemd:
+    def test_it_is_told_of_the_start_the_work_a_reload_and_the_end(
+        self, janitor: Janitor, manager: Manager, store: FileStore
+    ) -> None:
+        process = janitor(environment={"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "200000"})
+        wait_until(lambda: manager.has("READY"))
+        wait_until(lambda: manager.has("WATCHDOG"))
+        signs = sum("WATCHDOG" in message for message in manager.all())
+        wait_until(lambda: sum("WATCHDOG" in message for message in manager.all()) >= signs + 3)
+        process.send(signal.SIGHUP)
+        wait_until(lambda: manager.has("RELOADING"))
+        (reload,) = [n for n, message in enumerate(manager.all()) if "RELOADING" in message]
+        wait_until(lambda: manager.has("READY", after=reload))
+        wait_until(
+            lambda: any(message.get("STATUS") == "leading 0 sessions" for message in manager.all())
+        )
+        end_soon(process, signal.SIGTERM)
+        assert "STOPPING" in manager.all()[-1]
+        assert janitor_state(store.directory, time.time())[0] == "absent"
 
 
-def test_stopping_waits_for_the_look_in_hand(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looking, gate = threading.Event(), threading.Event()
-
-    def look() -> None:
-        looking.set()
-        assert gate.wait(DEADLINE)
-
-    janitor = Janitor(store, interval=3600)
-    monkeypatch.setattr(janitor, "_tick", look)
-    janitor.start()
-    assert looking.wait(DEADLINE)
-    ended = stop_elsewhere(janitor)
-    assert not ended.wait(0.2)
-    gate.set()
-    assert ended.wait(DEADLINE)
-
-
-def stop_elsewhere(janitor: Janitor) -> threading.Event:
-    """Stop it in another thread; set when that returned."""
-    ended = threading.Event()
-
-    def stop() -> None:
-        janitor.stop()
-        ended.set()
-
-    threading.Thread(target=stop).start()
-    return ended
-
-
-def test_a_janitor_that_was_told_to_stop_does_not_begin_to_lead(
-    looks: Callable[[], Janitor], store: FileStore
-) -> None:
-    janitor = looks()
-    janitor._stopping.set()
-    janitor._tick()
-    assert not is_led(store.directory)
-
-
-def test_a_standby_does_not_sweep(store: FileStore) -> None:
-    leader = Leadership(store.directory)
-    leader.try_lead()
-    janitor = Janitor(store, interval=3600)
-    janitor.start()
-    janitor._set_due()
-    wait_until(lambda: not janitor._due.is_set())
-    janitor.stop()
-    assert janitor._sweeper.last is None
-
-
-def test_a_sweep_that_was_due_to_a_leader_is_not_due_to_who_leads_no_more(
-    looks: Callable[[], Janitor],
-) -> None:
-    janitor = looks()
-    janitor._tick()
-    assert janitor._due.wait(DEADLINE)
-    janitor._step_down()
-    assert not janitor._due.is_set()
-
-
-def test_a_directory_made_anew_gets_no_heartbeat_of_the_old_ones_leader(
-    looks: Callable[[], Janitor], store: FileStore
-) -> None:
-    janitor = looks()
-    janitor._tick()
-    Path(store.directory).rename(store.directory + ".old")
-    FileStore(store.directory)
-    janitor._beat()
-    assert read_heartbeat(store.directory) is None
-
-
-def test_a_long_sweep_is_no_missing_heartbeat(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gated = GatedStore()
-    monkeypatch.setattr(store, "sweep", gated.sweep)
-    janitor = Janitor(store, interval=3600)
-    janitor.start()
-    try:
-        assert gated.began.wait(DEADLINE)
-        janitor._beat()
-        assert beat_of(store)["sweeping_since"] == store.clock()
-    finally:
-        gated.gate.set()
-        janitor.stop()
-    assert beat_of(store)["sweeping_since"] is None
-    assert beat_of(store)["last_sweep"] is not None
-
-
-def test_a_failed_sweep_stands_in_the_heartbeat_and_the_next_one_is_tried(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail() -> SweepReport:
-        msg = "the disk fails"
-        raise StoreUnavailable(msg)
-
-    monkeypatch.setattr(store, "sweep", fail)
-    janitor = Janitor(store, interval=3600)
-    janitor.start()
-    try:
-        wait_until(lambda: beat_of(store).get("last_error") == "the disk fails")
-        monkeypatch.undo()
-        janitor._set_due()
-        wait_until(lambda: beat_of(store).get("last_sweep") is not None)
-        assert beat_of(store)["last_error"] is None
-    finally:
-        janitor.stop()
-
-
-def test_a_look_that_fails_for_no_known_reason_is_told_and_the_next_one_taken(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
-) -> None:
-    janitor = Janitor(store, interval=3600)
-    failed = threading.Event()
-
-    try_lead = Leadership.try_lead
-
-    def fail_once(claim: Leadership) -> bool:
-        if failed.is_set():
-            return try_lead(claim)
-        failed.set()
-        msg = "a bug"
-        raise RuntimeError(msg)
-
-    monkeypatch.setattr(Leadership, "try_lead", fail_once)
-    janitor.start()
-    try:
-        wait_until(lambda: bool(janitor._leads))
-    finally:
-        janitor.stop()
-    assert messages(log)[0] == "the janitor's watch failed; going on"
-
-
-def test_a_sweep_that_fails_for_no_known_reason_is_told_and_the_next_one_made(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
-) -> None:
-    janitor = Janitor(store, interval=3600)
-    sweep, swept = janitor._sweeper.sweep_or_complain, threading.Event()
-    reasons = [RuntimeError("a bug")]
-
-    def fail_once() -> None:
-        if reasons:
-            raise reasons.pop()
-        sweep()
-        swept.set()
-
-    monkeypatch.setattr(janitor._sweeper, "sweep_or_complain", fail_once)
-    janitor.start()
-    try:
-        wait_until(lambda: not reasons)
-        janitor._set_due()
-        assert swept.wait(30)
-    finally:
-        janitor.stop()
-    assert "the janitor's sweeper failed; going on" in messages(log)
-
-
-def test_a_store_without_a_directory_is_swept_by_everyone_it_is_given_to(clock: Clock) -> None:
-    store = MemoryStore(idle_timeout=100, clock=clock)
-    store.create()
-    clock.now += 1000
-    first, second = Janitor(store, interval=3600), Janitor(store, interval=3600)
-    first.start()
-    second.start()
-    wait_until(lambda: None not in (first._sweeper.last, second._sweeper.last))
-    first.stop()
-    second.stop()
-    assert len(store) == 0
-
-
-def test_no_log_line_holds_a_session_id(
-    store: FileStore, clock: Clock, log: pytest.LogCaptureFixture
-) -> None:
-    sids = [store.create({"n": n}).id for n in range(5)]
-    broken = next(Path(store.directory, "sessions").glob("*/*"))
-    broken.write_bytes(b"garbage")
-    clock.now += 1000
-    janitor = Janitor(store, interval=3600)
-    janitor.start()
-    wait_until(lambda: janitor._sweeper.last is not None)
-    janitor.stop()
-    said = "\n".join(messages(log)) + Path(store.directory, HEARTBEAT).read_text()
-    assert not any(sid in said for sid in sids)
-
-
-def test_running_outside_the_main_thread_is_refused(store: FileStore) -> None:
-    errors: list[ConfigurationError] = []
-
-    def run() -> None:
-        try:
-            Janitor(store).run()
-        except ConfigurationError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(DEADLINE)
-    assert "main thread" in str(errors[0])
-    assert not is_led(store.directory)
-
-
-def test_a_hangup_that_whoever_started_it_wants_ignored_stays_so(store: FileStore) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        janitor = Janitor(store, interval=3600)
-
-        def send() -> None:
-            wait_until(lambda: janitor._sweeper.last is not None)
-            os.kill(os.getpid(), signal.SIGHUP)
-            ignored.append(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        ignored: list[bool] = []
-        threading.Thread(target=send).start()
-        janitor.run()
-        assert ignored == [True]
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_running_ends_with_a_signal_and_gives_the_handlers_back(
-    store: FileStore, log: pytest.LogCaptureFixture, number: signal.Signals
-) -> None:
-    def own_handler(number: int, frame: object) -> None:
-        pytest.fail("the signal was the janitor's")
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = [signal.signal(each, own_handler) for each in numbers]
-    try:
-        janitor = Janitor(store, interval=3600)
-
-        def send() -> None:
-            wait_until(lambda: janitor._sweeper.last is not None)
-            os.kill(os.getpid(), number)
-
-        threading.Thread(target=send).start()
-        janitor.run()
-        assert [signal.getsignal(each) for each in numbers] == [own_handler] * 3
-    finally:
-        for each, handler in zip(numbers, before, strict=True):
-            signal.signal(each, handler)
-    assert f"{number.name}: stopping" in messages(log)
-    assert not is_led(store.directory)
-
-
-def test_the_janitor_is_a_public_name() -> None:
-    assert filesession.Janitor is Janitor
+class TestSeveralDirectories:
+    def test_each_is_led_swept_and_ended_and_one_that_vanishes_disturbs_no_other(
+        self, start: Start, store: FileStore, tmp_path: Path
+    ) -> None:
+        other = FileStore(tmp_path / "others", idle_timeout=100)
+        for each in (store, other):
+            create_expired(each)
+        process = start(*COMMAND, store.directory, other.directory, "--interval", "3600")
+        wait_until(lambda: not files_of(store) and not files_of(other))
+        assert is_led(store.directory)
+        assert is_led(other.directory)
+        away = Path(store.directory).rename(tmp_path / "away")
+        process.expect(f"{store.directory} has vanished or was replaced")
+        create_expired(other)
+        process.send(signal.SIGUSR1)
+        process.expect(f"{other.directory}: swept 1 session in")
+        create_expired(FileStore.open(away))
+        away.rename(store.directory)
+        assert "the directory had vanished" in process.expect("holding back")
+        assert "held back" in process.expect(f"{store.directory}: swept")
+        process.send(signal.SIGUSR1)
+        assert "1 expired" in process.expect(f"{store.directory}: swept")
+        assert files_of(store) == []
+        end_soon(process, signal.SIGTERM)
+        assert not is_led(store.directory)
+        assert not is_led(other.directory)
+        lines = process.rest()
+        assert sum("holding back" in line for line in lines) == 1
+        assert sum("the janitor stopped" in line for line in lines) == 2

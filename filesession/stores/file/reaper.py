@@ -415,10 +415,8 @@ def _unlink_if(
                 return found, True
             return found, False
         finally:
-            # Also what was not taken, as a signal may have us here. What was done is done, and
-            # closing the file gives it back too.
-            with suppress(OSError):
-                locks.unlock(descriptors[0])
+            with suppress(OSError):  # what was done is done, and closing it gives it back too
+                locks.unlock(descriptors[0])  # also what was not taken: a signal may have us here
     finally:
         if descriptors:
             os.close(descriptors[0])
