@@ -55,14 +55,13 @@ def sweep_text(report: SweepReport) -> str:
 
 
 def is_uneventful(report: SweepReport) -> bool:
-    """Whether the sweep found nothing to do."""
+    """Whether the sweep found nothing to do. What failed is complained of, once."""
     return not any(
         (
             report.expired,
             report.held,
             report.busy,
             report.corrupt,
-            report.failed,
             report.mended,
             report.compacted,
             report.leftovers,

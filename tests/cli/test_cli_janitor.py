@@ -247,7 +247,7 @@ class TestForeground:
         assert janitor_state(store.directory, time.time())[0] == "alive"
         told = time.monotonic()
         assert process.end(number) == 0
-        assert time.monotonic() - told < 2
+        assert time.monotonic() - told < 10  # two, and something for a busy machine
         lines = process.said.splitlines()
         assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO \S", line) for line in lines)
         assert lines[0].endswith(f" INFO leading {store.directory}")

@@ -86,7 +86,7 @@ def test_of_two_janitors_one_leads_and_the_other_takes_over_when_it_is_killed(
     killed = time.monotonic()
     create_expired(store)
     second.expect("leading")
-    assert time.monotonic() - killed < 2  # a second, and something for a busy machine
+    assert time.monotonic() - killed < 5  # a second, and something for a busy machine
     second.expect("swept 1 session in")
     _, beat = janitor_state(store.directory, time.time())
     assert beat is not None

@@ -399,6 +399,28 @@ class TestHoldingBack:
         report = rounds.sweep()
         assert (report.expired, report.held) == (400, 0)
 
+    def test_what_falls_due_while_it_counts_does_not_come_up_for_ever(
+        self, make_ground: Make, open_rounds: Open
+    ) -> None:
+        ground = make_ground(shard_depth=0)
+        sids = ground.create(1000)
+        rounds = open_rounds(ground)
+        rounds.sweep()
+        whole = math.floor(ground.clock.now) + 5000
+        ground.clock.advance(whole - ground.clock.now)
+        age(ground, sids[:900], 2000)
+        age(ground, sids[900:950], 1800 - 0.3)  # due within the second in which the sweep begins
+        ticks = itertools.count()
+
+        def ticking() -> float:
+            assert next(ticks) < 100_000, "it spins"
+            return whole + min(0.9, next(ticks) * 0.0005)
+
+        rounds._wall = ticking
+        assert rounds.sweep().expired == 0
+        assert rounds.held is not None
+        assert rounds.sweep().expired == 950
+
     def test_one_that_is_stopped_while_it_counts_deletes_nothing(
         self, make_ground: Make, open_rounds: Open, short_batches: None
     ) -> None:

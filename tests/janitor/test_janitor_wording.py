@@ -125,7 +125,9 @@ def test_what_is_counted_is_in_the_right_number(number: int, noun: str, words: s
     assert counted(number, noun) == words
 
 
-@pytest.mark.parametrize("event", ["expired", "busy", "corrupt", "failed", "mended", "leftovers"])
+@pytest.mark.parametrize(
+    "event", ["expired", "held", "busy", "corrupt", "mended", "compacted", "leftovers"]
+)
 def test_a_sweep_is_uneventful_unless_something_happened(event: str) -> None:
     assert is_uneventful(report())
     assert not is_uneventful(report(**{event: 1}))
