@@ -18,7 +18,7 @@ from filesession.cli.command import commands
 from filesession.cli.janitor import _writer
 from filesession.errors import StoreFull
 from filesession.janitor.daemon import Daemon
-from filesession.janitor.heartbeat import janitor_state
+from filesession.janitor.heartbeat import janitor_state, read_heartbeat
 from filesession.janitor.metrics import Metrics
 from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
@@ -278,10 +278,10 @@ class TestForeground:
             *("--fuse", "0.25", "--on-expired", "echo heard", "-v"),
         )
         process.expect("echo: heard")
-        _, beat = janitor_state(store.directory, time.time())
+        assert process.end(signal.SIGINT) == 0
+        beat = read_heartbeat(store.directory)  # of the end of its sweep
         assert beat is not None
         assert (beat.interval, beat.watch) == (3600.0, "poll")
-        assert process.end(signal.SIGINT) == 0
 
     def test_a_share_of_nothing_holds_back(self, tmp_path: Path, run: Run) -> None:
         store = FileStore(tmp_path / "many", idle_timeout=1000)

@@ -314,7 +314,8 @@ class TestSignals:
             *(*COMMAND, *names, "--interval", "3600", "--on-expired", command),
             environment={"FILESESSION_TEST": mark},
         )
-        wait_until(lambda: len(pids_with(mark) - {process.process.pid}) >= len(stores))
+        ours = process.process.pid
+        wait_until(lambda: sum(parent_of(pid) == ours for pid in pids_with(mark)) == len(stores))
         end_soon(process, signal.SIGTERM)
         wait_until(lambda: not pids_with(mark))
         assert sum("1 expired session not told of" in line for line in process.rest()) == 3
@@ -399,6 +400,13 @@ def pids_with(mark: str) -> set[int]:
             if mark.encode() in path.read_bytes():
                 found.add(int(path.parent.name))
     return found
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def files_of(store: FileStore) -> list[Path]:
