@@ -575,7 +575,14 @@ def test_what_is_no_file_and_was_made_one_meanwhile_is_left(
     store: FileStore, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.create({"n": 1}, sid="chosen")
-    store._layout.set_aside_odd(raw.name("chosen"))
+    assert not store._layout.set_aside_odd(raw.name("chosen"))
     raw.path("other").parent.mkdir(exist_ok=True)
-    store._layout.set_aside_odd(raw.name("other"))
+    assert not store._layout.set_aside_odd(raw.name("other"))
     assert raw.files() == [raw.path("chosen")]
+
+
+def test_what_is_no_file_is_set_aside_and_counted_once(store: FileStore, raw: Raw) -> None:
+    raw.path("odd").mkdir(parents=True)
+    assert store._layout.set_aside_odd(raw.name("odd"))
+    assert not store._layout.set_aside_odd(raw.name("odd"))
+    assert not raw.path("odd").exists()

@@ -335,16 +335,18 @@ class Layout:
             raise
         _log.warning("%s cannot be read and was moved to %s", path, self.corrupt)
 
-    def set_aside_odd(self, handle: str) -> None:
-        """Move what is no regular file away from a session's name; one that is stays.
+    def set_aside_odd(self, handle: str) -> bool:
+        """Move what is no regular file away from a session's name; whether there was any to move.
 
         Raises:
             StoreUnavailable: ``corrupt`` cannot take it.
         """
         path = self.path(handle)
-        with suppress(FileNotFoundError):  # another was faster
+        with suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 self.set_aside(path)
+                return True
+        return False
 
     def set_aside_count(self) -> int:
         """How many files lie in ``corrupt/``."""

@@ -339,8 +339,7 @@ class Reaper:
         try:
             file = SessionFile.locked(self.layout, handle, timeout=0)
         except NotASessionError:
-            self.layout.set_aside_odd(handle)
-            self.tally.corrupt += 1
+            self.tally.corrupt += self.layout.set_aside_odd(handle)
             return
         if file is None:
             return
