@@ -262,7 +262,7 @@ class Session(Content):
         Args:
             explicit: the application asked for it, so a new session is stored even when empty; but
                 not after ``destroy``, when only what was written since begins another.
-            resave: store a loaded session even when unchanged.
+            resave: store a loaded session even when unchanged, unless this request has stored it.
             save_uninitialized: store a new session even when unchanged, likewise.
             touch: note the activity of an unchanged one.
             certain: look whether it is still there, also when a touch would not need to.
@@ -282,7 +282,7 @@ class Session(Content):
                 yield from self._store_new(pending, wanted=wanted)
             elif pending.regenerating and self._can_announce("new id and keeps the old one"):
                 yield from self._regenerate(self._record, pending)
-            elif modified or resave:
+            elif modified or (resave and not (self.changed or self.announce)):
                 yield from self._save(self._record, pending)
                 self.changed = self.changed or modified
             elif touch or self.extended:

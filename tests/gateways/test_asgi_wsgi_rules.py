@@ -471,6 +471,28 @@ def test_what_was_saved_is_not_saved_again(site: Site, store: RecordingStore, va
     assert answer.sid
 
 
+def test_what_was_saved_is_not_saved_again_with_resave_either(
+    make_site: Callable[..., Site], store: RecordingStore, valid: str
+) -> None:
+    def save(here: Here) -> None:
+        here.session["a"] = 1
+        here.session.save()
+
+    def renew_and_save(here: Here) -> None:
+        here.session.regenerate()
+        here.session.save()
+
+    site = make_site(resave=True)
+    site.request(save, cookie=valid)
+    assert store.calls == ["load", "save", "touch"]
+    store.calls.clear()
+    assert site.request(save).sid
+    assert store.calls == ["create", "touch"]
+    store.calls.clear()
+    site.request(renew_and_save, cookie=valid)
+    assert store.calls == ["load", "regenerate", "touch"]
+
+
 def test_what_changes_after_a_save_is_saved(
     site: Site, store: RecordingStore, valid: str, sid: str
 ) -> None:
