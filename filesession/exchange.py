@@ -26,7 +26,7 @@ from filesession.cookies.policy import CookiePolicy
 from filesession.cookies.signing import Signer
 from filesession.errors import ConfigurationError, ConflictError, SessionGone, StoreError
 from filesession.session import Session
-from filesession.stores.entry import Conflict, check_conflict
+from filesession.stores.entry import LONGEST_ID, Conflict, check_conflict, handle_of
 from filesession.visit import Runner, Visit
 
 Headers: TypeAlias = list[tuple[str, str]]
@@ -196,7 +196,7 @@ class Exchange:
             rules.codec,
             rules.conflict,
             https,
-            None if genid is None else lambda: genid(source),
+            None if genid is None else lambda: _given(genid(source)),
         )
 
     def begin(self) -> Steps[Session]:
@@ -339,6 +339,14 @@ class Exchange:
         renewed = session.changed or session.extended
         lasting = renewed and session.cookie.policy.max_age is not None
         return session.announce or self._rules.rolling or not self._newest or lasting
+
+
+def _given(sid: str) -> str:
+    """An id from ``genid``; where it returned None the store would make one of its own."""
+    if handle_of(sid) is None:
+        msg = f"genid must return text of 1 to {LONGEST_ID} characters without control characters"
+        raise ConfigurationError(msg)
+    return sid
 
 
 def _not_stored(headers: Headers) -> Headers:

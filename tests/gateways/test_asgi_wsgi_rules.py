@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from filesession.errors import SessionGone
+from filesession.errors import ConfigurationError, SessionGone
 from filesession.session import Session
 
 if TYPE_CHECKING:
@@ -636,6 +636,32 @@ def test_an_id_from_genid_that_is_taken_is_asked_for_again(
     record = store.load("taken")
     assert record is not None
     assert record.data == {"user": "bob"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, 5, b"bytes", "", "a\nb", "x" * 257],
+    ids=["None", "a number", "bytes", "empty", "a control character", "too long"],
+)
+@pytest.mark.parametrize("regenerated", [False, True], ids=["new", "regenerated"])
+def test_a_genid_that_gives_no_id_is_told_so_and_nothing_is_stored(
+    make_site: Callable[..., Site],
+    store: RecordingStore,
+    valid: str,
+    wrong: object,
+    *,
+    regenerated: bool,
+) -> None:
+    def change(here: Here) -> None:
+        if regenerated:
+            here.session.regenerate()
+        here.session["a"] = 1
+
+    site = make_site(genid=lambda source: wrong)
+    with pytest.raises(ConfigurationError, match="genid must return text of 1 to 256 characters"):
+        site.request(change, cookie=valid if regenerated else None)
+    assert site.events == []
+    assert store.ids() == 1
 
 
 def test_the_application_sees_a_session_that_is_a_dict(site: Site) -> None:
