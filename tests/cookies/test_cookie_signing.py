@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from filesession.cookies import signing
 from filesession.cookies.signing import Signer
 from filesession.errors import ConfigurationError
+from filesession.stores.entry import handle_of
 
 VECTORS: Final = json.loads(
     (Path(__file__).parents[1] / "vectors" / "express_cookie_signature.json").read_text("utf-8")
@@ -61,6 +62,13 @@ def test_says_whether_the_newest_secret_signed(vector: dict[str, Any]) -> None:
     expected = {-1: None, 0: ("abc", True), 1: ("abc", False), 2: ("abc", False)}
     found = Signer(vector["secrets"]).unsign(f"s:{vector['value']}")
     assert found == expected[vector["acceptedByIndex"]]
+
+
+@pytest.mark.parametrize("sid", VECTORS["idFormat"]["samples"])
+def test_an_id_as_express_makes_them_is_one_here(sid: str) -> None:
+    assert len(sid) == VECTORS["idFormat"]["length"]
+    assert SIGNER.unsign(SIGNER.sign(sid)) == (sid, True)
+    assert handle_of(sid) is not None
 
 
 @given(sids, secrets)
