@@ -41,7 +41,7 @@ def valid(sid: str, cookie_of: Callable[..., str]) -> str:
 def attributes(answer: Answer) -> dict[str, str]:
     """Those of its Set-Cookie header, by name."""
     _, *found = (answer.set_cookie or "").split("; ")
-    return dict((*attribute.split("=", 1), "")[:2] for attribute in found)
+    return {name: value for name, _, value in (each.partition("=") for each in found)}
 
 
 # -- options --------------------------------------------------------------------------------------
@@ -164,6 +164,7 @@ def test_a_lasting_cookie_can_be_made_one_until_the_browser_is_closed(
 def test_an_expiry_that_is_none_is_refused_at_once_and_the_page_goes_out(site: Site) -> None:
     def page(here: Here) -> None:
         write(here)
+        wrong: Any
         for wrong in ("tomorrow", float("nan"), 0, -1, True):
             with pytest.raises(ConfigurationError, match="max_age must be seconds"):
                 here.session.cookie.max_age = wrong
