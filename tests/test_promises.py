@@ -54,8 +54,17 @@ class Table:
 
 SECURITY: Final = Table("tests/SECURITY.md", ("item",), 50)
 FAULTS: Final = Table("tests/FAULTS.md", ("item",), 57)
+PARITY: Final = [
+    Table("tests/PARITY.md", ("item", "option"), 15),
+    Table("tests/PARITY.md", ("item", "step"), 12),
+    Table("tests/PARITY.md", ("item", "behaviour"), 14),
+    Table("tests/PARITY.md", ("item", "form"), 7),
+    Table("tests/PARITY.md", ("item", "member"), 14),
+    Table("tests/PARITY.md", ("item", "scenario"), 30),
+    Table("tests/PARITY.md", ("item", "scenario of session-file-store"), 20),
+]
 PROMISES: Final = Table("README.md", ("promise", "shown by"))
-TABLES: Final = [SECURITY, FAULTS, PROMISES]
+TABLES: Final = [SECURITY, FAULTS, *PARITY, PROMISES]
 
 EXPLAINED: Final = "Does not apply: "
 """What a row begins with that names no test."""
@@ -100,7 +109,9 @@ def broken_in(row: tuple[str, ...]) -> list[str]:
     return wrong
 
 
-tables = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.path)
+tables = pytest.mark.parametrize(
+    "table", TABLES, ids=lambda table: f"{table.path}, {table.header[-1]}"
+)
 
 
 @tables

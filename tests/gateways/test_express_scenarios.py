@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from filesession.errors import ConfigurationError, EncodeError, SessionGone
+from filesession.errors import ConfigurationError, EncodeError, SessionGone, StoreError
 from filesession.gateway import Gateway
 
 if TYPE_CHECKING:
@@ -260,6 +260,54 @@ def test_what_json_cannot_hold_does_not_hang_and_the_next_request_is_well(
     seen: list[object] = []
     assert site.request(lambda here: seen.append(dict(here.session)), cookie=valid).status == 200
     assert seen == [{"user": "ada"}]
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+def take_out(here: Here) -> None:
+    here.place[here.key] = None
+
+
+@pytest.mark.parametrize(
+    ("verb", "handler"),
+    [
+        ("load", lambda here: None),
+        ("save", write),
+        ("regenerate", lambda here: here.session.regenerate()),
+        ("delete", lambda here: here.session.destroy()),
+        ("delete", take_out),
+    ],
+    ids=["load", "save", "regenerate", "delete", "delete, taken out"],
+)
+def test_an_error_of_the_store_is_answered_and_told_once_and_costs_no_session(  # noqa: PLR0917
+    site: Site,
+    store: RecordingStore,
+    sid: str,
+    valid: str,
+    verb: str,
+    handler: Handler,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store.failing[verb] = StoreError("the disk is away")
+    answer = site.request(handler, cookie=valid)
+    assert (answer.status, answer.set_cookie) == (503, None)
+    assert caplog.messages == ["the disk is away"]
+    store.failing.clear()
+    seen: list[object] = []
+    after = site.request(
+        lambda here: seen.append((here.session.id, dict(here.session))), cookie=valid
+    )
+    assert (after.status, seen) == (200, [(sid, {"user": "ada"})])
+
+
+def test_an_error_of_a_touch_is_no_reason_to_keep_the_page_back(
+    site: Site, store: RecordingStore, valid: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.failing["touch"] = StoreError("the disk is away")
+    answer = site.request(cookie=valid)
+    assert (answer.status, answer.body) == (200, b"the page")
+    assert caplog.messages == ["the disk is away"]
 
 
 # -- verbs ----------------------------------------------------------------------------------------

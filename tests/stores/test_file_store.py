@@ -191,6 +191,18 @@ class TestOnDisk:
         found = store.inspect(info.handle)
         assert found == (info, {"secret": "abc"})
 
+    def test_what_a_codec_seals_is_swept_by_one_who_cannot_read_it(
+        self, directory: Path, raw: Raw, clock: ManualClock
+    ) -> None:
+        sealing = FileStore(directory, codec=Reversed(), clock=clock)
+        sealing.create({"n": 1})
+        clock.advance(1000)
+        fresh = sealing.create({"n": 2}).id
+        clock.advance(1000)
+        report = FileStore.open(directory, clock=clock).sweep()
+        assert (report.expired, raw.files()) == (1, [raw.path(fresh)])
+        assert number(sealing.load(fresh)) == 2
+
     def test_a_codec_that_encrypts_does_not_make_every_key_ours(
         self, directory: Path, clock: ManualClock
     ) -> None:
