@@ -105,6 +105,43 @@ def test_the_command_table_lists_every_subcommand() -> None:
     assert set(listed) == set(_MODULES)
 
 
+COMING_FROM = {
+    "express-session": (
+        *("secret", "name", "cookie", "resave", "saveUninitialized", "rolling", "unset", "genid"),
+        *("proxy", "store", "path", "domain", "httpOnly", "partitioned", "priority", "secure"),
+        *("sameSite", '"auto"', "maxAge", "expires", "originalMaxAge", "req.session.user"),
+        *("req.sessionID", "req.session = null", "session.regenerate()", "session.reload()"),
+        *("session.save()", "session.touch()", "session.resetMaxAge()", "session.destroy()"),
+        *("store.get()", "store.set()", "store.touch()", "store.destroy()", "store.all()"),
+        *("store.length()", "store.clear()", "disconnect", "connect", "session-file-store"),
+        *("ttl", "reapInterval"),
+    ),
+    "nestjs-session": (
+        *("forRoot", "forRootAsync", "useFactory", "inject", "imports", "forRoutes", "exclude"),
+        *("retries", "retriesStrategy", "Cannot create session", "@Session()"),
+    ),
+    "@fastify/secure-session": (
+        *("key", "secret", "salt", "expiry", "sessionName", "cookieName", "cookie"),
+        *("cookieOptions", "session.get()", "session.set()", "session.data()"),
+        *("session.changed", "session.deleted", "session.touch()", "session.delete()"),
+        *("session.options()", "session.regenerate()", "createSecureSession"),
+        *("decodeSecureSession", "encodeSecureSession", "npx @fastify/secure-session"),
+    ),
+}
+"""Every option and verb of the packages that people come from."""
+
+
+@pytest.mark.parametrize("package", COMING_FROM)
+def test_whoever_comes_from_another_package_finds_every_name(package: str) -> None:
+    _, _, table = section("## Coming from Express, NestJS or Fastify").partition(
+        f"| {package} | here |\n"
+    )
+    lines = table.partition("\n\n")[0].splitlines()[1:]
+    assert all(len(line.strip("|").split(" | ")) == 2 for line in lines)
+    names = re.findall(r"`([^`]+)`", "\n".join(line.split(" | ")[0] for line in lines))
+    assert set(names) == set(COMING_FROM[package])
+
+
 def test_what_it_says_of_the_files_is_so(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "sessions")
     store.create({"a": 1})
