@@ -5,6 +5,7 @@
     ├── EncodeError         (TypeError)     data that JSON cannot hold exactly; names the key path
     ├── SessionGone         (LookupError)   the session was deleted, or has expired, meanwhile
     ├── SessionExists                       the id asked for is taken
+    ├── SessionInvalid      (ValueError)    data that does not fit its model; names the places
     ├── ConflictError                       two writers, conflict="error"; holds both sides
     └── StoreError                          the store could not do its work; nothing was lost by it
         ├── StoreFull                       no space, no inodes, over quota
@@ -22,7 +23,11 @@ import errno
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+
+_TOLD: Final = 3
+"""Problems in the message of an error that has many."""
 
 
 class FilesessionError(Exception):
@@ -55,6 +60,28 @@ class SessionGone(FilesessionError, LookupError):  # noqa: N818 - the contract's
 
 class SessionExists(FilesessionError):  # noqa: N818 - the field's word, as FileExistsError
     """A session was to be created under an id that is taken; nothing was written."""
+
+
+class SessionInvalid(FilesessionError, ValueError):  # noqa: N818 - as its neighbours
+    """Session data that does not fit the model it is to be read or written as.
+
+    Attributes:
+        what: which data it is.
+        model: the model's name.
+        problems: pairs of a place, ``cart.0.qty``, and what is wrong there, without the value.
+    """
+
+    def __init__(self, what: str, model: str, problems: Sequence[tuple[str, str]]) -> None:
+        told = [f"{place}: {problem}" if place else problem for place, problem in problems]
+        more = len(told) - _TOLD
+        rest = f" (and {more} more)" if more > 0 else ""
+        super().__init__(f"{what} is no {model}: {'; '.join(told[:_TOLD])}{rest}")
+        self.what = what
+        self.model = model
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[SessionInvalid], tuple[str, str, tuple[Any, ...]]]:
+        return type(self), (self.what, self.model, self.problems)
 
 
 class ConflictError(FilesessionError):

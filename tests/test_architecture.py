@@ -22,6 +22,8 @@ OUTSIDE = {
     "apscheduler": {"janitor.schedule"},
     "watchdog": {"janitor.watcher"},
     "prometheus_client": {"janitor.metrics"},
+    "fastapi": {"contrib.fastapi"},
+    "pydantic": {"contrib.typed"},
 }
 """Libraries that one module each may know."""
 
@@ -124,15 +126,15 @@ def test_a_web_application_loads_neither_the_scheduler_nor_the_command(gateway: 
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {module.split(".")[0] for module in run.stdout.split()}
     others = {"apscheduler", "watchdog", "prometheus_client", "rich", "click", "rich_click"}
-    assert not loaded & {*others, "pytest"}
+    assert not loaded & {*others, "fastapi", "pydantic", "pytest"}
 
 
 def test_the_public_names_are_there() -> None:
     assert {
         *("FileStore", "MemoryStore", "Session", "SessionRecord", "SessionInfo", "SweepReport"),
         *("Janitor", "ConfigurationError", "ConflictError", "EncodeError", "FilesessionError"),
-        *("LockTimeout", "SessionExists", "SessionGone", "StoreError", "StoreFull"),
-        "StoreUnavailable",
+        *("LockTimeout", "SessionExists", "SessionGone", "SessionInvalid", "StoreError"),
+        *("StoreFull", "StoreUnavailable"),
     } == set(filesession.__all__)
     for name in filesession.__all__:
         assert getattr(filesession, name).__doc__
