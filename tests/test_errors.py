@@ -104,6 +104,7 @@ def test_a_conflict_carries_both_sides_and_shows_neither() -> None:
     [
         EncodeError("a", "b"),
         ConflictError({"a": 1}, {"a": 2}),
+        SessionInvalid("the session", "Cart", [("cart.0.qty", "Input should be an integer")]),
         SessionGone("gone"),
         LockTimeout("locked"),
         StoreFull("full"),

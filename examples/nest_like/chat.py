@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel
 
+from filesession import SessionGone
 from filesession.contrib.fastapi import SessionDep
 from filesession.contrib.typed import SessionView
-from filesession.errors import SessionGone
 from nest_like.auth import UserDep
 
 router = APIRouter(tags=["chat"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from filesession import FileStore
+from filesession import FileStore, SessionGone
 from filesession.asgi import SessionMiddleware
-from filesession.errors import SessionGone
 from nest_like import auth, cart, chat, health
 from nest_like.settings import ROOT, Settings
 
