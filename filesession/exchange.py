@@ -253,6 +253,7 @@ class Exchange:
         The second time, as when the body is closed, only what was destroyed since the first.
         """
         again, self._abandoned = self._abandoned, True
+        self._visit.headers_sent = True  # the response is another's, also if it saves the session
         if present is None and self._rules.unset == "destroy":
             self.session.destroy()
         try:

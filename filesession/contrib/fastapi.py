@@ -6,7 +6,9 @@
 
 ``SessionDep`` is the request's ``filesession.Session`` in coroutines, plain functions and
 websockets. In a coroutine use ``await session.asave()``, ``areload()`` and ``alock()``; in a plain
-function, which FastAPI runs in a thread, ``session.save()``, ``reload()`` and ``lock()``.
+function, which FastAPI runs in a thread, ``session.save()``, ``reload()`` and ``lock()``. A
+dependency with ``yield`` that locks must be a coroutine: the halves of a plain one run in different
+threads, neither of which is the endpoint's, and a lock belongs to one.
 """
 
 from __future__ import annotations

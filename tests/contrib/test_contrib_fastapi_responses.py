@@ -129,6 +129,37 @@ def test_the_handler_of_all_other_errors_is_outside_and_what_it_changes_it_must_
     assert stored() == [{"user": None, "flash": "sorry"}]
 
 
+def test_what_such_a_handler_saves_goes_to_the_session_the_browser_can_reach(
+    app: FastAPI, known: Any, visit: Visit, stored: Stored, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/")
+    async def fail(session: SessionDep) -> None:
+        session.regenerate()
+        raise Sold
+
+    @app.get("/see")
+    async def see(session: SessionDep) -> dict[str, Any]:
+        return session
+
+    @app.exception_handler(Exception)
+    async def apologise(request: Request, _error: Exception) -> PlainTextResponse:
+        session: Any = request.session
+        session["flash"] = "sorry"
+        await session.asave()
+        return PlainTextResponse("sorry", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    assert visit().get("/").text == "sorry"
+    assert stored() == []
+    client = known()
+    assert client.get("/").text == "sorry"
+    assert client.get("/see").json() == {"user": None, "flash": "sorry"}
+    told = [each.getMessage() for each in caplog.records if each.name == "filesession.session"]
+    assert told == [
+        TOO_LATE,
+        "the response had begun: the session gets no new id and keeps the old one",
+    ]
+
+
 # -- after the answer -----------------------------------------------------------------------------
 
 
