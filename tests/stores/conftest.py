@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,7 @@ import pytest
 from filesession.stores import FileStore
 from filesession.testing import ManualClock
 from filesession.testing.faults import CALLS, SystemCall, SystemCalls, failing
+from tests.stores.reaping import Site
 
 
 class Raw:
@@ -180,3 +182,22 @@ def no_descriptor_leaks() -> Iterator[None]:
     before = sorted(os.listdir("/proc/self/fd"))
     yield
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def site(store: FileStore, raw: Raw, clock: ManualClock, make_line: Callable[..., bytes]) -> Site:
+    return Site(store, raw, clock, make_line)
+
+
+@pytest.fixture
+def grown_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything on the disk was last changed more than a minute ago."""
+    now = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reaches the disk when is tested elsewhere; here it would only take time."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
