@@ -201,3 +201,17 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What reaches the disk when is tested elsewhere; here it would only take time."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
+
+
+@pytest.fixture(params=[0, 0o022, 0o077, 0o777], ids=oct)
+def umask(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
+    """Whatever the process was started with."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def manifest(directory: Path) -> dict[str, Any]:
+    found = json.loads((directory / "filesession.json").read_bytes())
+    assert isinstance(found, dict)
+    return found
