@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 20
@@ -24,19 +25,6 @@ Serve = Callable[..., AbstractContextManager[str]]
 @pytest.fixture
 def port() -> int:
     return _free_port()
-
-
-@pytest.fixture(scope="session")
-def until() -> Callable[[Callable[[], object]], None]:
-    """Wait for something to be true, and fail when it is not in time."""
-
-    def wait(is_so: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not is_so():
-            assert time.monotonic() < deadline, f"not so after {DEADLINE} s"
-            time.sleep(0.02)
-
-    return wait
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +73,7 @@ def launch() -> Launch:
 
 
 @pytest.fixture(scope="session")
-def serve(launch: Launch, until: Callable[[Callable[[], object]], None]) -> Serve:
+def serve(launch: Launch) -> Serve:
     """Start ``python ARGUMENTS`` with a free port for ``{port}``; the server's address."""
 
     @contextmanager
@@ -93,7 +81,7 @@ def serve(launch: Launch, until: Callable[[Callable[[], object]], None]) -> Serv
         port = _free_port()
         words = [argument.format(port=port) for argument in arguments]
         with launch(*words, log=log, **environment) as process:
-            until(lambda: _is_open(port) or process.poll() is not None)
+            wait_until(lambda: _is_open(port) or process.poll() is not None)
             assert process.poll() is None, log.read_text()
             yield f"http://127.0.0.1:{port}"
 

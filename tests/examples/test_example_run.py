@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.waiting import wait_until
+
 ROOT = Path(__file__).parent.parent.parent
 RUN = "examples/run.py"
 DEADLINE = 20
@@ -38,14 +40,12 @@ class Shop:
 
 
 @pytest.fixture
-def shop(
-    request: pytest.FixtureRequest, launch: Any, until: Any, port: int, tmp_path: Path
-) -> Iterator[Shop]:
+def shop(request: pytest.FixtureRequest, launch: Any, port: int, tmp_path: Path) -> Iterator[Shop]:
     log = tmp_path / "log"
     arguments = getattr(request, "param", ())
     directory = str(tmp_path / "var" / "sessions")
     with launch(RUN, "--dir", directory, *arguments, log=log, PORT=str(port)) as process:
-        until(lambda: b"Ctrl-C" in log.read_bytes() or process.poll() is not None)
+        wait_until(lambda: b"Ctrl-C" in log.read_bytes() or process.poll() is not None)
         yield Shop(process, port, log)
 
 
@@ -55,24 +55,24 @@ both = pytest.mark.parametrize(
 
 
 @both
-def test_ctrl_c_ends_all_of_it_well(shop: Shop, alive: Any, is_open: Any, until: Any) -> None:
+def test_ctrl_c_ends_all_of_it_well(shop: Shop, alive: Any, is_open: Any) -> None:
     address = f"http://127.0.0.1:{shop.port}/"
     assert address in shop.said()
-    until(lambda: "leading" in shop.said())
-    until(lambda: len(alive(shop.process.pid)) >= 5)  # a server, two workers, a janitor
+    wait_until(lambda: "leading" in shop.said())
+    wait_until(lambda: len(alive(shop.process.pid)) >= 5)  # a server, two workers, a janitor
     family = alive(shop.process.pid)
     with httpx.Client() as client:  # whose connection stays open
         assert client.get(address).status_code == 200
         os.killpg(shop.process.pid, signal.SIGINT)  # as a terminal does
         assert shop.end() == 0
     assert not is_open(shop.port)
-    until(lambda: not any(alive(pid) for pid in family))
+    wait_until(lambda: not any(alive(pid) for pid in family))
     assert "the janitor stopped" in shop.said()
     assert "Traceback" not in shop.said()
 
 
 @both
-def test_the_other_server_takes_over_the_sessions(shop: Shop, launch: Any, until: Any) -> None:
+def test_the_other_server_takes_over_the_sessions(shop: Shop, launch: Any) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{shop.port}") as client:
         client.post("/login", data=form(client) | {"name": "Ada"})
         shop.process.terminate()
@@ -80,7 +80,7 @@ def test_the_other_server_takes_over_the_sessions(shop: Shop, launch: Any, until
         (command,) = re.findall(r"^ +\S*python\S* (examples/run.py .*)$", shop.said(), re.MULTILINE)
         log = shop.log.with_name("other")
         with launch(*shlex.split(command), log=log, PORT=str(shop.port)):
-            until(lambda: b"Ctrl-C" in log.read_bytes())
+            wait_until(lambda: b"Ctrl-C" in log.read_bytes())
             assert '<span id="user">Ada</span>' in client.get("/").text
 
 
@@ -92,25 +92,24 @@ def form(client: httpx.Client) -> dict[str, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP])
 def test_other_signals_end_it_well_too(
-    shop: Shop, alive: Any, is_open: Any, until: Any, number: signal.Signals
+    shop: Shop, alive: Any, is_open: Any, number: signal.Signals
 ) -> None:
     family = alive(shop.process.pid)
     shop.process.send_signal(number)
     assert shop.end() == 0
     assert not is_open(shop.port)
-    until(lambda: not any(alive(pid) for pid in family))
+    wait_until(lambda: not any(alive(pid) for pid in family))
 
 
 @both
-def test_when_it_is_killed_nothing_of_it_stays(
-    shop: Shop, alive: Any, is_open: Any, until: Any
-) -> None:
-    until(lambda: len(alive(shop.process.pid)) >= 6)  # a server, two workers, a janitor, a guard
+def test_when_it_is_killed_nothing_of_it_stays(shop: Shop, alive: Any, is_open: Any) -> None:
+    # a server, two workers, a janitor, a guard
+    wait_until(lambda: len(alive(shop.process.pid)) >= 6)
     family = alive(shop.process.pid)
     shop.process.kill()
     assert shop.end() == -signal.SIGKILL
     try:
-        until(lambda: not any(alive(pid) for pid in family))
+        wait_until(lambda: not any(alive(pid) for pid in family))
     finally:
         for pid in family:
             with suppress(ProcessLookupError):
@@ -118,31 +117,29 @@ def test_when_it_is_killed_nothing_of_it_stays(
     assert not is_open(shop.port)
 
 
-def test_a_janitor_looks_after_the_directory(shop: Shop, tmp_path: Path, until: Any) -> None:
+def test_a_janitor_looks_after_the_directory(shop: Shop, tmp_path: Path) -> None:
     status = [sys.executable, "-m", "filesession", "status", str(tmp_path / "var" / "sessions")]
-    until(lambda: subprocess.run(status, capture_output=True, check=False).returncode == 0)
+    wait_until(lambda: subprocess.run(status, capture_output=True, check=False).returncode == 0)
 
 
 @both
 def test_when_the_server_dies_the_janitor_and_the_workers_go(
-    shop: Shop, alive: Any, is_open: Any, until: Any
+    shop: Shop, alive: Any, is_open: Any
 ) -> None:
     family = alive(shop.process.pid)
     os.kill(child(shop, "uvicorn", "gunicorn"), signal.SIGKILL)
     assert shop.end() == 1
     assert "corn, exit code -9" in shop.said().splitlines()[-1]
-    until(lambda: not any(alive(pid) for pid in family))
+    wait_until(lambda: not any(alive(pid) for pid in family))
     assert not is_open(shop.port)
 
 
-def test_when_the_janitor_dies_the_server_goes(
-    shop: Shop, alive: Any, is_open: Any, until: Any
-) -> None:
+def test_when_the_janitor_dies_the_server_goes(shop: Shop, alive: Any, is_open: Any) -> None:
     family = alive(shop.process.pid)
     os.kill(child(shop, "filesession"), signal.SIGKILL)
     assert shop.end() == 1
     assert "the janitor, exit code -9" in shop.said().splitlines()[-1]
-    until(lambda: not any(alive(pid) for pid in family))
+    wait_until(lambda: not any(alive(pid) for pid in family))
     assert not is_open(shop.port)
 
 

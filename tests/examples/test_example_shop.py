@@ -13,6 +13,8 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
+from tests.waiting import wait_until
+
 MONTH = 30 * 86400
 SERVERS = {
     "uvicorn": "-m uvicorn starlette_app:app --app-dir examples --workers 2 --port {port}",
@@ -238,7 +240,7 @@ def many(url: str, cookie: str) -> Iterator[Callable[[Callable[[httpx.Client], A
         yield lambda request: list(pool.map(lambda _: request(client), range(40)))
 
 
-def test_one_cookie_is_good_for_both_workers(ada: Visitor, visit: Visit, until: Any) -> None:
+def test_one_cookie_is_good_for_both_workers(ada: Visitor, visit: Visit) -> None:
     workers = set()
 
     def both_answered() -> bool:
@@ -248,7 +250,7 @@ def test_one_cookie_is_good_for_both_workers(ada: Visitor, visit: Visit, until: 
                 workers.add(seen.text("worker"))
         return len(workers) == 2
 
-    until(both_answered)
+    wait_until(both_answered)
 
 
 def test_a_logout_ends_the_session_wherever_its_cookie_is(ada: Visitor, visit: Visit) -> None:

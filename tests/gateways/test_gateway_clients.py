@@ -10,8 +10,6 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ import pytest
 
 from filesession import FileStore
 from tests.serving import PATIENCE, Door, Site, serving
+from tests.waiting import wait_until
 
 SERVERS = {
     "uvicorn": "uvicorn tests.gateways.client_app:asgi --fd {fd}",
@@ -54,14 +53,6 @@ def states(site: Site) -> list[bytes]:
     return [line.partition(b'"data":')[2][:-1] for line in content.splitlines()]
 
 
-def eventually(is_so: Callable[[], bool]) -> None:
-    """Wait for a server to come to the end of what nobody is told of."""
-    deadline = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-
-
 @contextmanager
 def asking(site: Site, request: str, cookie: str, body: bytes = b"") -> Iterator[socket.socket]:
     """A client that has sent this much of a request."""
@@ -81,7 +72,7 @@ def test_a_client_gone_before_the_answer_loses_no_change(
 ) -> None:
     with asking(site, f"GET /write/{door.port}", cookie) as client:
         door.let_go_after(client.close)
-    eventually(lambda: len(states(site)) > 1)
+    wait_until(lambda: len(states(site)) > 1)
     assert site.ask("/see", cookie).session == {"user": "ada", "written": True}
     assert states(site) == [b'{"user":"ada"}', b'{"user":"ada","written":true}']
 
@@ -96,7 +87,7 @@ def test_a_client_gone_in_the_middle_of_the_answer_loses_no_change(
             client.close()
 
         door.let_go_after(hang_up)
-    eventually(lambda: len(states(site)) > 1)
+    wait_until(lambda: len(states(site)) > 1)
     assert site.ask("/see", cookie).session == {"user": "ada", "streamed": True}
     assert states(site) == [b'{"user":"ada"}', b'{"user":"ada","streamed":true}']
 
@@ -106,7 +97,7 @@ def test_a_client_gone_in_the_middle_of_its_own_body_loses_no_change(
 ) -> None:
     with asking(site, f"POST /upload/{door.port}", cookie, b"the first of it") as client:
         door.let_go_after(client.close)
-    eventually(lambda: len(states(site)) > 1)
+    wait_until(lambda: len(states(site)) > 1)
     assert site.ask("/see", cookie).session == {"user": "ada", "cut": True}
     assert states(site) == [b'{"user":"ada"}', b'{"user":"ada","cut":true}']
 

@@ -117,15 +117,6 @@ def processes() -> Iterator[Start]:
             process.clean_up()
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look again and again, for as long as a slow machine may need."""
-    patience = threading.Event()
-    deadline = time.monotonic() + DEADLINE
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        patience.wait(0.005)
-
-
 def fill(store: FileStore, number: int) -> list[Path]:
     """So many sessions that have expired, written past the store to be quick; their files."""
     made: list[Path] = []

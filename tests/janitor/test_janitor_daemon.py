@@ -36,8 +36,8 @@ from tests.janitor.processes import (
     create_expired,
     fill,
     processes,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 SOON = 10.0  # two seconds, and something for a busy machine; what hangs takes a minute
 """Seconds in which it ends when it is told to."""

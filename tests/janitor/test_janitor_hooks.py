@@ -11,7 +11,6 @@ import select
 import shlex
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from filesession.janitor import hooks
 from filesession.janitor.hooks import BATCH, REASONS, ROOM, Hook, command, each
 from filesession.record import SessionInfo
 from tests.processes.conftest import Child
+from tests.waiting import wait_until
 
 PATIENCE: Final = 20
 LOG: Final = logging.getLogger("filesession.janitor")
@@ -241,10 +241,7 @@ class TestHook:
         assert thread is not None
         hook.put(INFO)
         deliveries.next()
-        deadline = time.monotonic() + PATIENCE
-        while hook._in_hand:  # until it waits for more
-            assert time.monotonic() < deadline
-            thread.join(0.001)
+        wait_until(lambda: not hook._in_hand)  # it waits for more
         hook.stop(0)
         assert not thread.is_alive()
         assert not log.records

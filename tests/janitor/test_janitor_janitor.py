@@ -26,6 +26,7 @@ from filesession.janitor.watcher import EventsUnavailable, Watcher
 from filesession.record import SessionInfo, SweepReport
 from filesession.stores.file.store import FileStore
 from filesession.stores.memory import MemoryStore
+from tests.waiting import wait_until
 
 DEADLINE = 10
 
@@ -496,16 +497,6 @@ def test_in_the_background_it_sweeps_at_once_and_stops_without_a_trace_of_its_th
     assert not is_led(store.directory)
     assert "swept 1 session in" in messages(log)[1]
     assert messages(log)[-1] == f"{store.directory}: the janitor stopped"
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look again and again, for as long as a slow machine may need."""
-    patience = threading.Event()
-    for _ in range(DEADLINE * 100):
-        if is_so():
-            return
-        patience.wait(0.01)
-    pytest.fail("it did not come to pass")
 
 
 def beat_of(store: FileStore) -> dict[str, Any]:

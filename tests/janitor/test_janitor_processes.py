@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +27,9 @@ from tests.janitor.processes import (
     create_expired,
     fill,
     processes,
-    wait_until,
 )
 from tests.serving import serving
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -107,15 +106,13 @@ def test_of_many_that_wait_one_takes_over(janitor: Start, store: FileStore) -> N
 
 
 def wait_for_a_leader(store: FileStore, pids: set[int]) -> None:
-    """Look again and again until one of these processes says that it leads."""
-    patience = threading.Event()
-    deadline = time.monotonic() + DEADLINE
-    while True:
+    """Wait until one of these processes says that it leads."""
+
+    def leads() -> bool:
         state, beat = janitor_state(store.directory, time.time())
-        if state == "alive" and beat is not None and beat.pid in pids:
-            return
-        assert time.monotonic() < deadline, "nobody took over"
-        patience.wait(0.02)
+        return state == "alive" and beat is not None and beat.pid in pids
+
+    wait_until(leads)
 
 
 def test_it_survives_its_directory_vanishing_and_coming_back(
@@ -186,15 +183,15 @@ def test_a_janitor_in_the_background_does_not_keep_its_process_alive(
 
 
 FORKS = """
-import os, sys, time
+import os, sys
 from filesession import FileStore
 from filesession.janitor import Janitor
 from filesession.janitor.leader import is_led
+from tests.waiting import wait_until
 store = FileStore(sys.argv[1])
 janitor = Janitor(store, interval=3600)
 janitor.start()
-while not is_led(store.directory):
-    time.sleep(0.01)
+wait_until(lambda: is_led(store.directory))
 child = os.fork()
 if child == 0:
     import logging
@@ -347,16 +344,16 @@ def test_all_that_lead_at_once_delete_each_session_once_and_tell_of_it_once(
 
 
 FORKED_WORKERS = """
-import logging, os, sys, time
+import logging, os, sys
 from filesession import FileStore
 from filesession.janitor import Janitor
 from filesession.janitor.leader import is_led
+from tests.waiting import wait_until
 logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
 janitor = Janitor(FileStore(sys.argv[1]), interval=3600)
 if sys.argv[2] == "works":
     janitor.start()
-    while not is_led(janitor._directory):
-        time.sleep(0.01)
+    wait_until(lambda: is_led(janitor._directory))
 children = []
 for _ in range(3):
     child = os.fork()

@@ -40,8 +40,8 @@ from tests.janitor.conftest import (
     handle_of,
     told_watchers,
 )
+from tests.waiting import wait_until
 
-PATIENCE = 30
 Make = Callable[..., Ground]
 Open = Callable[..., Roster]
 
@@ -90,11 +90,11 @@ def stop_inside_a_group(roster: Roster, steps: Iterator[float], least: int = 10)
 
 
 def until_known(roster: Roster, handle: bytes) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while handle not in filed(roster):
-        assert time.monotonic() < deadline, "no event came"
+    def known() -> bool:
         roster.attend()
-        time.sleep(0.002)
+        return handle in filed(roster)
+
+    wait_until(known)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +30,7 @@ from filesession.janitor import watcher as module
 from filesession.janitor.watcher import EventsUnavailable, Watcher, doubt
 from filesession.stores.file.layout import is_handle
 from filesession.stores.file.store import FileStore
+from tests.waiting import wait_until
 
 PATIENCE = 30
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
@@ -43,13 +43,6 @@ def handle() -> str:
     return f"{next(_numbers):032x}"
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.005)
-
-
 def told(watcher: Watcher, *wanted: str) -> list[str]:
     """All that is told until those that are wanted were, each once."""
     names: dict[str, None] = {}
@@ -58,7 +51,7 @@ def told(watcher: Watcher, *wanted: str) -> list[str]:
         names.update(dict.fromkeys(watcher.take()))
         return set(wanted) <= set(names)
 
-    until(arrived)
+    wait_until(arrived)
     return list(names)
 
 
@@ -78,7 +71,7 @@ def loss(watcher: Watcher) -> str:
         losses.append(watcher.missed() or "")
         return losses[-1] != ""
 
-    until(said)
+    wait_until(said)
     return losses[-1]
 
 
@@ -172,7 +165,7 @@ def test_names_are_told_in_order_and_each_once(root: Path, watch: Watch) -> None
     (root / names[0]).unlink()
     make(root, names[0])
     marker = make(root)
-    until(lambda: marker in watcher._arrivals._names)
+    wait_until(lambda: marker in watcher._arrivals._names)
     assert watcher.take() == [*names, marker]
     assert watcher.take() == []
 
@@ -302,7 +295,7 @@ class Overflowing:
     def hold(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
         state = Path(f"/proc/{self.process.pid}/stat")
-        until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
+        wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
 
     def told(self, *wanted: str) -> bool:
         self.ask()
@@ -334,12 +327,12 @@ def test_an_overflow_of_the_kernels_queue_is_said_once_and_all_is_watched_again(
         os.mknod(root / f"{number % 4:02x}" / name)
     in_new_shard = make(root / "ff/00")
     overflowing.process.send_signal(signal.SIGCONT)
-    until(overflowing.overflowed)
+    wait_until(overflowing.overflowed)
     assert len(overflowing.missed) == 1
     assert "overflowed" in overflowing.missed[0]
     assert made - overflowing.names  # without the words they were unknown in silence
     later = [make(root / "03"), make(root / "ff/00"), make(root / "fe/00")]
-    until(lambda: overflowing.told(*later))
+    wait_until(lambda: overflowing.told(*later))
     assert overflowing.names <= {*made, *later, in_new_shard}
     assert len(overflowing.missed) == 1
     _, errors = overflowing.process.communicate(timeout=PATIENCE)
@@ -453,7 +446,7 @@ def test_no_session_in_a_shard_made_just_before_is_lost(
     watcher = watch(quick_root)
     process = making(quick_root, depth)
     names: set[str] = set()
-    until(all_known(watcher, names))
+    wait_until(all_known(watcher, names))
     assert process.wait(PATIENCE) == 0
 
 
@@ -483,7 +476,7 @@ def test_no_session_made_while_it_starts_is_lost(
         watchers.append((watcher, there))
     assert len(watchers) > 1
     for watcher, names in watchers:
-        until(all_known(watcher, names))
+        wait_until(all_known(watcher, names))
 
 
 def test_a_watcher_that_was_stopped_leaves_nothing_open_and_nothing_running(
@@ -496,7 +489,7 @@ def test_a_watcher_that_was_stopped_leaves_nothing_open_and_nothing_running(
         assert [thread.daemon for thread in threads()] == [True] * 3
         assert not os.get_inheritable(descriptor_of(watcher))
         waiting = make(root)
-        until(partial(watcher._arrivals._names.__contains__, waiting))
+        wait_until(partial(watcher._arrivals._names.__contains__, waiting))
         watcher.stop()
         assert not threads()
         watcher.stop()
@@ -526,7 +519,7 @@ def test_stopping_does_not_wait_for_ever_for_a_thread_that_hangs(
     watcher.stop()
     assert threads()
     hang.set()
-    until(lambda: not threads())
+    wait_until(lambda: not threads())
 
 
 def test_two_watchers_in_one_process_have_nothing_to_do_with_each_other(
@@ -545,17 +538,15 @@ def test_two_watchers_in_one_process_have_nothing_to_do_with_each_other(
 
 
 FORKING = """
-import os, select, signal, sys, time
+import os, select, signal, sys
 from filesession.janitor.watcher import Watcher
 from filesession.stores.file.layout import is_handle
+from tests.waiting import wait_until
 root, old, new = sys.argv[1:]
 
 def told(watcher, *wanted):
-    names, deadline = set(), time.monotonic() + 10
-    while not names >= set(wanted):
-        assert time.monotonic() < deadline, names
-        names.update(watcher.take())
-        time.sleep(0.005)
+    names = set()
+    wait_until(lambda: names.update(watcher.take()) or names >= set(wanted))
 
 watcher = Watcher(root, is_handle)
 watcher.start()
@@ -704,7 +695,7 @@ def test_a_new_shard_that_cannot_be_watched_is_a_loss_and_a_failure(
     watcher = watch(root)
     refuse(root / "ab", number)
     (root / "ab").mkdir()
-    until(lambda: watcher.failure() is not None)
+    wait_until(lambda: watcher.failure() is not None)
     assert str(root / "ab") in (watcher.failure() or "")
     assert str(root / "ab") in (watcher.missed() or "")
     assert watcher.missed() is None
@@ -753,7 +744,7 @@ def test_a_root_that_was_removed_and_made_again_is_a_failure(root: Path, watch: 
     watcher = watch(root)
     root.rmdir()
     root.mkdir()  # it may get the same inode
-    until(lambda: watcher.failure() is not None)
+    wait_until(lambda: watcher.failure() is not None)
 
 
 @pytest.mark.parametrize("name", ["reading", "emitting", "observing"])
@@ -764,7 +755,7 @@ def test_a_thread_that_ended_is_a_failure(root: Path, watch: Watch, name: str) -
     (emitter,) = watcher._observer.emitters
     ending = {"reading": watcher._reading, "emitting": emitter, "observing": watcher._observer}
     ending[name].stop()
-    until(lambda: watcher.failure() == "a thread of it has ended")
+    wait_until(lambda: watcher.failure() == "a thread of it has ended")
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -815,7 +806,7 @@ def test_directories_are_counted_only_when_something_changed_or_a_minute_has_pas
     told(watcher, make(root / "ab/ef"))
     assert counts() == 1
     (root / "ab/00").mkdir()
-    until(lambda: watcher._arrivals.stirred)
+    wait_until(lambda: watcher._arrivals.stirred)
     assert counts() == 1
 
 
