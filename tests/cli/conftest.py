@@ -14,12 +14,13 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from filesession.janitor.heartbeat import Heartbeat
-from filesession.janitor.reading import Reading
 from filesession.record import SweepReport
+from tests.heartbeats import BEAT, READING
 
 DEADLINE = 20
 
@@ -35,9 +36,9 @@ def _a_users_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 def beat() -> Heartbeat:
     """What a janitor with a million sessions said just now."""
     now = time.time()
-    reading = Reading(
+    reading = replace(
+        READING,
         directory="/elsewhere",
-        leads=True,
         sessions=1_000_000,
         bytes=312_000_000,
         created=5000,
@@ -46,26 +47,17 @@ def beat() -> Heartbeat:
         corrupt=0,
         failed=0,
         sweeps=12,
-        sweep_seconds=1.5,
         lag=0.0,
         full_looks=1,
         overflows=0,
-        held=None,
         dropped=0,
     )
-    return Heartbeat(
-        pid=4242,
-        host="here",
+    return replace(
+        BEAT,
         started_at=now - 500,
         heartbeat_at=now,
-        interval=60.0,
-        cron=None,
         next_sweep_at=now + 30.5,
-        sweeping_since=None,
-        looked=None,
-        watch="events",
         last_sweep=SweepReport(started_at=now - 29.5, seconds=0.1, examined=7),
-        last_error=None,
         reading=reading,
     )
 

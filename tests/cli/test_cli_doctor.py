@@ -18,45 +18,12 @@ from filesession.cli.command import commands
 from filesession.cli.doctor import examine
 from filesession.cli.findings import Finding, some
 from filesession.errors import StoreUnavailable
-from filesession.janitor.heartbeat import Heartbeat, write_heartbeat
+from filesession.janitor.heartbeat import write_heartbeat
 from filesession.janitor.leader import Leadership
-from filesession.janitor.reading import Reading
 from filesession.stores.file.layout import Layout
 from filesession.stores.file.sessionfile import Snapshot, look
 from filesession.stores.file.store import FileStore
-
-BEAT = Heartbeat(
-    pid=4242,
-    host="here",
-    started_at=0.0,
-    heartbeat_at=0.0,
-    interval=60.0,
-    cron=None,
-    next_sweep_at=None,
-    sweeping_since=None,
-    looked=None,
-    watch="events",
-    last_sweep=None,
-    last_error=None,
-    reading=Reading(
-        directory=None,
-        leads=True,
-        sessions=0,
-        bytes=0,
-        created=0,
-        expired=0,
-        freed=0,
-        corrupt=0,
-        failed=0,
-        sweeps=0,
-        sweep_seconds=0.0,
-        lag=0.0,
-        full_looks=0,
-        overflows=0,
-        held=None,
-        dropped=0,
-    ),
-)
+from tests.heartbeats import BEAT
 
 
 @pytest.fixture(autouse=True)

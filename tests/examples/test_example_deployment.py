@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from filesession.cli.command import commands
 from filesession.janitor.metrics import Metrics
-from filesession.janitor.reading import Reading
+from tests.heartbeats import READING
 
 EXAMPLES: Final = Path(__file__).parent.parent.parent / "examples"
 JANITOR: Final = "filesession-janitor.service"
@@ -54,25 +54,6 @@ KNOWN: Final = {
     },
 }
 """Options that systemd has, of those that are used: another is a slip of the pen."""
-
-READING: Final = Reading(
-    directory="/sessions",
-    leads=True,
-    sessions=1,
-    bytes=1,
-    created=1,
-    expired=1,
-    freed=1,
-    corrupt=1,
-    failed=1,
-    sweeps=1,
-    sweep_seconds=1.0,
-    lag=1.0,
-    full_looks=1,
-    overflows=1,
-    held=None,
-    dropped=1,
-)
 
 
 def unit(name: str) -> configparser.ConfigParser:

@@ -20,45 +20,21 @@ from filesession.janitor.heartbeat import (
     write_heartbeat,
 )
 from filesession.janitor.leader import Leadership
-from filesession.janitor.reading import Reading
 from filesession.record import SweepReport
 from filesession.stores.file.store import FileStore
+from tests import heartbeats
 
 NOW = 1_800_000_000.0
 
 REPORT = SweepReport(started_at=NOW - 60, seconds=0.5, examined=10, expired=2, freed=300)
 
-BEAT = Heartbeat(
+BEAT = replace(
+    heartbeats.BEAT,
     pid=os.getpid(),
-    host="here",
     started_at=NOW - 100,
     heartbeat_at=NOW,
-    interval=60.0,
-    cron=None,
     next_sweep_at=NOW + 60,
-    sweeping_since=None,
-    looked=None,
-    watch="events",
     last_sweep=REPORT,
-    last_error=None,
-    reading=Reading(
-        directory="/srv/sessions",
-        leads=True,
-        sessions=3,
-        bytes=1200,
-        created=1,
-        expired=2,
-        freed=800,
-        corrupt=0,
-        failed=0,
-        sweeps=4,
-        sweep_seconds=0.5,
-        lag=0.0,
-        full_looks=1,
-        overflows=0,
-        held=None,
-        dropped=0,
-    ),
 )
 
 

@@ -29,29 +29,11 @@ from filesession.janitor import metrics as module
 from filesession.janitor.metrics import Metrics
 from filesession.janitor.reading import Reading
 from filesession.testing.faults import SystemCalls, each, failing
+from tests.heartbeats import READING
 
 PATIENCE: Final = 20
 
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - bound for a moment, to see that it can be
-
-READING: Final = Reading(
-    directory="/sessions",
-    leads=True,
-    sessions=12,
-    bytes=3400,
-    created=20,
-    expired=7,
-    freed=1400,
-    corrupt=1,
-    failed=2,
-    sweeps=30,
-    sweep_seconds=0.75,
-    lag=1.5,
-    full_looks=3,
-    overflows=4,
-    held=None,
-    dropped=5,
-)
 
 EXPECTED: Final = {
     "filesession_leader": 1,

@@ -21,14 +21,14 @@ import pytest
 
 from filesession.cli.doctor import examine
 from filesession.errors import ConfigurationError, SessionGone, StoreUnavailable
-from filesession.janitor.heartbeat import Heartbeat, read_heartbeat, write_heartbeat
+from filesession.janitor.heartbeat import read_heartbeat, write_heartbeat
 from filesession.janitor.leader import Leadership, is_led
-from filesession.janitor.reading import Reading
 from filesession.record import SessionRecord
 from filesession.stores import FileStore
 from filesession.stores.entry import new_handle
 from filesession.testing import ManualClock
 from filesession.testing.faults import SystemCall, SystemCalls
+from tests.heartbeats import BEAT
 
 if TYPE_CHECKING:
     from tests.stores.conftest import Raw
@@ -43,39 +43,6 @@ LITTLE: Final = 4096
 """Bytes read by one verb in a directory of four sessions."""
 
 NOBODY: Final = 65534
-
-BEAT: Final = Heartbeat(
-    pid=4242,
-    host="here",
-    started_at=0.0,
-    heartbeat_at=0.0,
-    interval=60.0,
-    cron=None,
-    next_sweep_at=None,
-    sweeping_since=None,
-    looked=None,
-    watch="events",
-    last_sweep=None,
-    last_error=None,
-    reading=Reading(
-        directory="/srv/sessions",
-        leads=True,
-        sessions=3,
-        bytes=1200,
-        created=1,
-        expired=2,
-        freed=800,
-        corrupt=0,
-        failed=0,
-        sweeps=4,
-        sweep_seconds=0.5,
-        lag=0.0,
-        full_looks=1,
-        overflows=0,
-        held=None,
-        dropped=0,
-    ),
-)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make it")
 
