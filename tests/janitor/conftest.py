@@ -1,185 +1,28 @@
-"""Session directories in memory, what lies in them and when it is due, and a watcher to be told."""
+"""What tests of the janitor begin with: session directories, watchers, rosters, rounds."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import itertools
-import logging
-import math
+import ctypes
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from watchdog.observers import inotify_c
 
 from filesession.janitor import roster as roster_module
-from filesession.janitor.roster import Roster
-from filesession.janitor.watcher import EventsUnavailable
-from filesession.janitor.wheel import NEVER, Wheel
-from filesession.stores import FileStore
-from filesession.testing import ManualClock
-from filesession.testing.faults import SystemCall, SystemCalls
-
-LOG: Final = logging.getLogger("filesession.janitor")
-
-
-def handle_of(sid: str) -> bytes:
-    return hashlib.sha256(sid.encode()).digest()[:16]
-
-
-CLOSE: Final = [f"id-{n}" for n in range(30_000) if handle_of(f"id-{n}")[0] in {0, 1, 3, 255}]
-"""Ids whose sessions lie in four directories of two groups: there, much happens at once."""
-
-
-def exhaust(steps: Iterable[object]) -> int:
-    """Take all steps; the number of them."""
-    return sum(1 for _ in steps)
-
-
-@contextmanager
-def directory_in_memory() -> Iterator[Path]:
-    """A directory where the disk is waited for in no time, if there is one."""
-    fast = "/dev/shm"
-    usable = os.path.isdir(fast) and os.access(fast, os.W_OK)
-    path = Path(tempfile.mkdtemp(prefix="filesession-", dir=fast if usable else None))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
-
-
-class Ground:
-    """A session directory whose touches are all written down: a session is due when it ends.
-
-    Attributes:
-        clock: the store's.
-        store: an idle timeout of 1800 seconds, unless others are given.
-    """
-
-    def __init__(self, directory: Path, **options: Any) -> None:
-        self.directory = directory
-        self.clock: ManualClock = options.pop("clock", None) or ManualClock()
-        options = {"touch_interval": 0, **options}
-        self.store = FileStore(directory, clock=self.clock, **options)
-        self.root = directory / "sessions"
-
-    def create(self, number: int = 1, **options: Any) -> list[str]:
-        """So many sessions; their ids."""
-        return [self.store.create(**options).id for _ in range(number)]
-
-    def path(self, sid: str) -> Path:
-        return Path(self.store._layout.path(handle_of(sid).hex()))
-
-    def names(self) -> set[bytes]:
-        """The handles of all session files."""
-        return {bytes.fromhex(path.name) for path in self.root.rglob("[0-9a-f]" * 32)}
-
-    def dues(self) -> dict[bytes, float]:
-        """When each stored session may be deleted."""
-        return {
-            bytes.fromhex(info.handle): math.inf if info.expires_at is None else info.expires_at
-            for info in self.store.scan()
-        }
-
-    def shards(self) -> list[Path]:
-        return [path for path in (self.root, *self.root.rglob("*")) if path.is_dir()]
-
-    def age_shards(self, number: Iterator[int]) -> None:
-        """Date what has changed since as long ago, each time otherwise: no two changes coincide."""
-        for shard in self.shards():
-            if shard.stat().st_mtime_ns > 10**18:
-                date = 10**17 + next(number)
-                os.utime(shard, ns=(date, date))
-
-
-def broken(path: str, *, times: int = 1 << 30) -> SystemCalls:
-    """A disk on which a directory cannot be listed, so many times."""
-    left = itertools.count(1)
-
-    def act(call: SystemCall) -> Any:
-        if str(call.arguments[0]) == path and next(left) <= times:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        return call.make()
-
-    return SystemCalls(act, only=("scandir",))
-
-
-def moments_in(*wheels: Wheel) -> dict[bytes, list[float]]:
-    """When each entry comes up, of what was filed twice the earlier first."""
-    found: dict[bytes, list[float]] = {}
-    for wheel in wheels:
-        for key, bucket in wheel._buckets.items():
-            for start in range(0, len(bucket), 16):
-                found.setdefault(bytes(bucket[start : start + 16]), []).append(key // 128)
-    return {handle: sorted(moments) for handle, moments in found.items()}
-
-
-def filed(roster: Roster) -> dict[bytes, list[float]]:
-    return moments_in(roster.wheel, roster.overdue)
-
-
-def assert_knows_all(roster: Roster, ground: Ground) -> None:
-    """Every stored session comes up no later than a second after it is due."""
-    moments = filed(roster)
-    for handle, due in ground.dues().items():
-        assert handle in moments, "a session of which nothing is known"
-        assert moments[handle][0] <= (NEVER if math.isinf(due) else due + 1)
-
-
-class ToldWatcher:
-    """Stands in for the watcher: tells what the test tells it.
-
-    Attributes:
-        names: what appeared and was not taken.
-        loss: what it says was missed, once.
-        end: why it does not work any more.
-        stopped: it was stopped.
-    """
-
-    refusal: str | None = None
-    made: list[ToldWatcher]
-
-    def __init__(self, root: str, wanted: Callable[[str], bool]) -> None:
-        self.names: list[str] = []
-        self.loss: str | None = None
-        self.end: str | None = None
-        self.stopped = False
-
-    def start(self) -> None:
-        if self.refusal is not None:
-            raise EventsUnavailable(self.refusal)
-        self.made.append(self)
-
-    def stop(self) -> None:
-        self.stopped = True
-
-    def take(self) -> list[str]:
-        names, self.names = self.names, []
-        return names
-
-    def missed(self) -> str | None:
-        loss, self.loss = self.loss, None
-        return loss
-
-    def failure(self) -> str | None:
-        return self.end
-
-
-@contextmanager
-def told_watchers() -> Iterator[type[ToldWatcher]]:
-    """Inside, watchers are those of the test, which keeps those that were started in ``made``."""
-
-    class Watchers(ToldWatcher):
-        made: list[ToldWatcher] = []  # noqa: RUF012 - of this test's class alone
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(roster_module, "Watcher", Watchers)
-        yield Watchers
+from filesession.janitor import rounds as rounds_module
+from filesession.janitor.roster import Roster, Watch
+from filesession.janitor.rounds import Rounds
+from filesession.janitor.watcher import Watcher
+from filesession.stores.file.layout import is_handle
+from filesession.stores.file.reaper import Reaper
+from tests.janitor.grounds import Ground, ToldWatcher, directory_in_memory, told_watchers
+from tests.janitor.sweeps import OpenRoster, OpenRounds, hurrying, roster_of, rounds_of
+from tests.janitor.watching import StartWatch, threads
 
 
 @pytest.fixture
@@ -203,3 +46,112 @@ def make_ground(memory: Path) -> Callable[..., Ground]:
 @pytest.fixture
 def ground(make_ground: Callable[..., Ground]) -> Ground:
     return make_ground()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "sessions"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def quick_root() -> Iterator[Path]:
+    """In memory where there is such a file system: making many files is not what is tested."""
+    with directory_in_memory() as root:
+        yield root
+
+
+@pytest.fixture
+def watch() -> Iterator[StartWatch]:
+    started: list[Watcher] = []
+
+    def watch(root: Path) -> Watcher:
+        watcher = Watcher(str(root), is_handle)
+        started.append(watcher)
+        watcher.start()
+        return watcher
+
+    yield watch
+    for watcher in started:
+        watcher.stop()
+    assert not threads()
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, int], None]:
+    """From now on the kernel refuses to watch that directory."""
+
+    def refuse(refused: Path, number: int) -> None:
+        real = inotify_c.inotify_add_watch
+
+        def add(descriptor: int, path: bytes, mask: int) -> int:
+            if os.fsdecode(path) != str(refused):
+                return real(descriptor, path, mask)
+            ctypes.set_errno(number)
+            return -1
+
+        monkeypatch.setattr(inotify_c, "inotify_add_watch", add)
+
+    return refuse
+
+
+@pytest.fixture
+def open_rounds() -> Iterator[OpenRounds]:
+    """Begins rounds, and ends them."""
+    made: list[Rounds] = []
+
+    def make(ground: Ground, watch: Watch = "poll", **options: Any) -> Rounds:
+        made.append(rounds_of(ground, watch, **options))
+        return made[-1]
+
+    yield make
+    for rounds in made:
+        rounds.close()
+
+
+@pytest.fixture
+def short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds_module, "time", hurrying())
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the reaper's looks at sessions, in order."""
+    names: list[str] = []
+
+    def counting(name: str) -> None:
+        real = getattr(Reaper, name)
+
+        def called(*arguments: Any) -> Any:
+            names.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(Reaper, name, called)
+
+    for name in ("glance", "look", "reap"):
+        counting(name)
+    return names
+
+
+@pytest.fixture
+def open_roster() -> Iterator[OpenRoster]:
+    """Makes rosters, and closes them."""
+    made: list[Roster] = []
+
+    def make(ground: Ground, watch: Watch = "poll") -> Roster:
+        made.append(roster_of(ground, watch))
+        return made[-1]
+
+    yield make
+    for roster in made:
+        roster.close()
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The roster's own clocks, which stand still: seconds, and nanoseconds since 1970."""
+    times = SimpleNamespace(now=1000.0, wall=time.time_ns())
+    fake = SimpleNamespace(monotonic=lambda: times.now, time_ns=lambda: times.wall)
+    monkeypatch.setattr(roster_module, "time", fake)
+    return times

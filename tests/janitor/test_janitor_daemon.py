@@ -27,7 +27,7 @@ from filesession.janitor.leader import is_led
 from filesession.janitor.notify import Notifier
 from filesession.stores.file.journal import last_entry, seed_of
 from filesession.stores.file.store import FileStore
-from tests.janitor.conftest import directory_in_memory
+from tests.janitor.grounds import directory_in_memory
 from tests.janitor.processes import (
     COMMAND,
     DEADLINE,
