@@ -1,11 +1,13 @@
-"""What tests of the janitor begin with: session directories, watchers, rosters, rounds."""
+"""What tests of the janitor begin with: directories, watchers, rosters, rounds, janitors."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +15,21 @@ from typing import Any
 import pytest
 from watchdog.observers import inotify_c
 
+from filesession.janitor import Janitor
 from filesession.janitor import roster as roster_module
 from filesession.janitor import rounds as rounds_module
+from filesession.janitor.hooks import Hook
 from filesession.janitor.roster import Roster, Watch
 from filesession.janitor.rounds import Rounds
 from filesession.janitor.watcher import Watcher
+from filesession.record import SessionInfo
 from filesession.stores.file.layout import is_handle
 from filesession.stores.file.reaper import Reaper
-from tests.janitor.grounds import Ground, ToldWatcher, directory_in_memory, told_watchers
+from filesession.stores.file.store import FileStore
+from filesession.testing import ManualClock
+from tests.janitor.grounds import LOG, Ground, ToldWatcher, directory_in_memory, told_watchers
+from tests.janitor.janitors import Hooked
+from tests.janitor.processes import Manager, Start, processes
 from tests.janitor.sweeps import OpenRoster, OpenRounds, hurrying, roster_of, rounds_of
 from tests.janitor.watching import StartWatch, threads
 
@@ -155,3 +164,63 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     fake = SimpleNamespace(monotonic=lambda: times.now, time_ns=lambda: times.wall)
     monkeypatch.setattr(roster_module, "time", fake)
     return times
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> FileStore:
+    return FileStore(tmp_path / "sessions", idle_timeout=100, clock=clock)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "filesession.janitor")
+    return caplog
+
+
+@pytest.fixture
+def looks(store: FileStore) -> Iterator[Callable[[], Janitor]]:
+    """Makes janitors that do not run: a test takes each of their looks itself."""
+    made: list[Janitor] = []
+
+    def make() -> Janitor:
+        janitor = Janitor(store, interval=3600)
+        made.append(janitor)
+        return janitor
+
+    yield make
+    for janitor in made:
+        if janitor._leads:
+            janitor._step_down()
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    manager = Manager()
+    with closing(manager.door):
+        yield manager
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    with processes() as start:
+        yield start
+
+
+@pytest.fixture
+def hooked() -> Iterator[Hooked]:
+    """A hook that was started, and does not outlive the test."""
+    made: list[Hook] = []
+
+    def start(deliver: Callable[[Sequence[SessionInfo]], None]) -> Hook:
+        made.append(Hook(deliver, LOG))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for hook in made:
+        hook.stop(0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -140,3 +142,28 @@ def fill(store: FileStore, number: int) -> list[Path]:
 def create_expired(store: FileStore) -> None:
     """One more session, which has expired before it is seen."""
     FileStore.open(store.directory, clock=lambda: time.time() - 1_000_000).create({"n": 1})
+
+
+class Manager:
+    """Receives what a service manager would be told.
+
+    Attributes:
+        told: the fields of each message so far.
+    """
+
+    def __init__(self) -> None:
+        self.address = f"@filesession-test-{secrets.token_hex(8)}"
+        self.told: list[dict[str, str]] = []
+        self.door = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.door.bind("\0" + self.address[1:])
+        self.door.settimeout(0)
+
+    def all(self) -> list[dict[str, str]]:
+        with suppress(BlockingIOError):
+            while True:
+                lines = self.door.recv(65536).decode().split("\n")
+                self.told.append(dict(line.split("=", 1) for line in lines))
+        return self.told
+
+    def has(self, name: str, *, after: int = 0) -> bool:
+        return any(name in message for message in self.all()[after:])

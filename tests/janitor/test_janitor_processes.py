@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,15 +19,7 @@ from filesession.janitor import Janitor
 from filesession.janitor.heartbeat import janitor_state, read_heartbeat
 from filesession.janitor.leader import is_led
 from filesession.stores.file.store import FileStore
-from tests.janitor.processes import (
-    COMMAND,
-    DEADLINE,
-    Process,
-    Start,
-    create_expired,
-    fill,
-    processes,
-)
+from tests.janitor.processes import COMMAND, DEADLINE, Process, Start, create_expired, fill
 from tests.serving import serving
 from tests.waiting import wait_until
 
@@ -35,12 +27,6 @@ from tests.waiting import wait_until
 @pytest.fixture
 def store(tmp_path: Path) -> FileStore:
     return FileStore(tmp_path / "sessions", idle_timeout=100)
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    with processes() as start:
-        yield start
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from filesession.janitor.complaints import MOST, Complaints
 from filesession.janitor.fuse import Fuse
 from filesession.janitor.sweeper import Sweeper
 from filesession.record import SessionInfo, SweepReport
+from tests.janitor.janitors import said
 
 LOG = logging.getLogger("filesession.janitor")
 NOTHING = SweepReport(started_at=1.0, seconds=0.01, examined=3)
@@ -55,20 +56,10 @@ def sweeper(*outcomes: SweepReport | Exception) -> Sweeper:
     )
 
 
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.DEBUG, "filesession.janitor")
-    return caplog
-
-
-def lines(log: pytest.LogCaptureFixture, level: int) -> list[str]:
-    return [record.getMessage() for record in log.records if record.levelno == level]
-
-
 def test_a_sweep_that_removed_something_is_told(log: pytest.LogCaptureFixture) -> None:
     works = sweeper(SOMETHING)
     assert works.sweep_all() is SOMETHING
-    assert lines(log, logging.INFO) == ["swept 3 sessions in 0.01 s: 1 expired (200 B)"]
+    assert said(log, logging.INFO) == ["swept 3 sessions in 0.01 s: 1 expired (200 B)"]
     assert (works.last, works.error, works.since) == (SOMETHING, None, None)
 
 
@@ -76,8 +67,8 @@ def test_a_sweep_that_found_nothing_is_told_to_who_wants_to_know_all(
     log: pytest.LogCaptureFixture,
 ) -> None:
     sweeper(NOTHING).sweep_all()
-    assert lines(log, logging.INFO) == []
-    assert lines(log, logging.DEBUG) == ["swept 3 sessions in 0.01 s: none expired"]
+    assert said(log, logging.INFO) == []
+    assert said(log, logging.DEBUG) == ["swept 3 sessions in 0.01 s: none expired"]
 
 
 def test_a_failed_sweep_asked_for_is_the_callers(log: pytest.LogCaptureFixture) -> None:
@@ -95,7 +86,7 @@ def test_a_failed_scheduled_sweep_is_told_once_for_each_reason(
     works = sweeper(full, full, gone, full)
     for _ in range(4):
         works.sweep_or_complain()
-    assert lines(log, logging.ERROR) == [
+    assert said(log, logging.ERROR) == [
         "cannot sweep: the disk fails",
         "cannot sweep: no manifest",
     ]
@@ -110,9 +101,9 @@ def test_after_a_sweep_that_went_well_the_same_reason_is_news_again(
     works = sweeper(error, NOTHING, error)
     works.sweep_or_complain()
     works.sweep_or_complain()
-    assert len(lines(log, logging.ERROR)) == 1
+    assert len(said(log, logging.ERROR)) == 1
     works.sweep_or_complain()
-    assert len(lines(log, logging.ERROR)) == 2
+    assert len(said(log, logging.ERROR)) == 2
     assert works.error == "the disk fails"
     assert works.last is NOTHING
 
@@ -126,8 +117,8 @@ def test_what_fails_goes_on_failing_when_another_thing_works_again(
     complaints.over("cannot lead", "can lead again")
     complaints.over("cannot lead", "can lead again")
     complaints.say("cannot sweep", "the disk fails")
-    assert len(lines(log, logging.ERROR)) == 2
-    assert lines(log, logging.INFO) == ["can lead again"]
+    assert len(said(log, logging.ERROR)) == 2
+    assert said(log, logging.INFO) == ["can lead again"]
 
 
 def test_a_sweep_that_could_not_look_at_all_is_complained_of_once_and_its_end_is_told(
@@ -142,13 +133,13 @@ def test_a_sweep_that_could_not_look_at_all_is_complained_of_once_and_its_end_is
     works.sweep_or_complain()
     assert works.error == f"2 sessions {told}"
     assert works.last is worse
-    (line,) = lines(log, logging.ERROR)
+    (line,) = said(log, logging.ERROR)
     assert line == "cannot sweep every session: the disk fails; the rest was swept"
     works.sweep_or_complain()
     assert works.error is None
-    assert "every session can be swept again" in lines(log, logging.INFO)
+    assert "every session can be swept again" in said(log, logging.INFO)
     works.sweep_or_complain()
-    assert len(lines(log, logging.ERROR)) == 2
+    assert len(said(log, logging.ERROR)) == 2
 
 
 def test_an_error_nobody_expected_is_told_with_its_traceback(
@@ -168,4 +159,4 @@ def test_reasons_without_end_take_no_memory_without_end(log: pytest.LogCaptureFi
     for number in range(MOST + 50):
         complaints.say("cannot sweep", f"session {number}")
     assert len(complaints._said["cannot sweep"]) == MOST
-    assert len(lines(log, logging.ERROR)) == MOST + 50
+    assert len(said(log, logging.ERROR)) == MOST + 50

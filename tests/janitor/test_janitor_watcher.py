@@ -19,7 +19,6 @@ from filesession.janitor.watcher import Watcher
 from filesession.stores.file.layout import is_handle
 from filesession.stores.file.store import FileStore
 from tests.janitor.watching import (
-    PATIENCE,
     StartWatch,
     _numbers,
     descriptor_of,
@@ -30,7 +29,7 @@ from tests.janitor.watching import (
     told,
     told_of_moves,
 )
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.mark.parametrize("shard", ["", "ab", "ab/cd", "ab/cd/ef"])

@@ -11,7 +11,8 @@ import pytest
 
 from filesession.janitor import watcher as watcher_module
 from filesession.janitor.watcher import EventsUnavailable, doubt
-from tests.janitor.watching import PATIENCE, StartWatch
+from tests.janitor.watching import StartWatch
+from tests.waiting import PATIENCE
 
 MOUNTS = r"""21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 22 21 0:31 / /srv rw - nfs4 server:/srv rw

@@ -18,16 +18,8 @@ from watchdog.observers import inotify_c
 
 from filesession.janitor import watcher as watcher_module
 from filesession.janitor.watcher import EventsUnavailable
-from tests.janitor.watching import (
-    PATIENCE,
-    StartWatch,
-    descriptor_of,
-    kernel_watches,
-    make,
-    threads,
-    told,
-)
-from tests.waiting import wait_until
+from tests.janitor.watching import StartWatch, descriptor_of, kernel_watches, make, threads, told
+from tests.waiting import PATIENCE, wait_until
 
 SCARCE = """
 import os, resource, sys

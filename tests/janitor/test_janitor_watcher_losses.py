@@ -19,8 +19,8 @@ from watchdog.observers import inotify_c
 from filesession.janitor import watcher as watcher_module
 from filesession.janitor.watcher import Watcher
 from filesession.stores.file.layout import is_handle
-from tests.janitor.watching import PATIENCE, StartWatch, handle, loss, make, told, told_of_moves
-from tests.waiting import wait_until
+from tests.janitor.watching import StartWatch, handle, loss, make, told, told_of_moves
+from tests.waiting import PATIENCE, wait_until
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 

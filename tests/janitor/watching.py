@@ -15,7 +15,6 @@ from filesession.janitor import watcher as watcher_module
 from filesession.janitor.watcher import Watcher
 from tests.waiting import wait_until
 
-PATIENCE = 30
 StartWatch = Callable[[Path], Watcher]
 
 _numbers = itertools.count()
