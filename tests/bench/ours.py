@@ -224,9 +224,7 @@ def idle(children: Children, tree: OurTree, limit: float) -> Idle:
             _await_begin(toucher)
             time.sleep(max(1.0, due - time.time()))
             before, cpu, began = daemon.totals(), daemon.cpu(), time.monotonic()
-            while time.monotonic() - began < IDLE_WINDOW:
-                daemon.totals()
-                time.sleep(0.25)
+            daemon.wait(lambda _: time.monotonic() - began >= IDLE_WINDOW, 2 * IDLE_WINDOW, 0.25)
             cpu, window = daemon.cpu() - cpu, time.monotonic() - began
             after = daemon.totals()
             return Idle(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -187,12 +188,20 @@ class Killer:
     def _await_workers(self) -> None:
         self._wake(all_of_them=True)
         deadline = time.monotonic() + PATIENCE
-        while self.workers and time.monotonic() < deadline:
+        while self.workers and (left := deadline - time.monotonic()) > 0:
+            self._until_one_ends(left)
             self._reap()
-            time.sleep(0.01)
         for child in list(self.workers.values()):
             self.scribe.write(event="stuck", worker=child.number)
             self._kill(child)
+
+    def _until_one_ends(self, seconds: float) -> None:
+        ends = [os.pidfd_open(pid) for pid in self.workers]
+        try:
+            select.select(ends, [], [], seconds)
+        finally:
+            for end in ends:
+                os.close(end)
 
     def _start_worker(self, board: Board, until: float) -> None:
         self.numbers += 1
