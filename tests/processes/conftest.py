@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 import zlib
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from wsgiref.util import setup_testing_defaults
 
 import pytest
@@ -27,10 +28,17 @@ from filesession import asgi, wsgi
 from filesession.cookies.header import encode_value
 from filesession.cookies.signing import Signer
 from filesession.stores import FileStore
+from filesession.testing.faults import CALLS, LOCK, SystemCall, SystemCalls
 from tests.faults.conftest import data_in, handle_of
 
 PATIENCE: Final = 60.0
 """Seconds after which what does not come to its end fails its test."""
+
+SOON: Final = 5.0
+"""Seconds that are no wait on a busy machine, and fewer than a store waits for a lock by itself."""
+
+EVERY: Final = (*CALLS, LOCK)
+"""The system calls of a verb, and the one that asks for a lock."""
 
 SECRET: Final = "a secret"
 SID: Final = "id-shared"
@@ -133,6 +141,15 @@ class Child:
         self._reap()
         assert self.status == 0, told or self.status
 
+    def is_stopped(self) -> bool:
+        """Wait until it has stopped, or ended."""
+        told = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        return told is not None and told.si_code == os.CLD_STOPPED
+
+    def go_on(self) -> None:
+        """Let it, after it was stopped."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """End it, as by ``kill -9``, if it has not ended."""
         if self.status is None:
@@ -144,6 +161,9 @@ class Child:
 
     def _reap(self) -> None:
         _, self.status = os.waitpid(self.pid, 0)
+
+
+Fork: TypeAlias = Callable[[Callable[[], object]], Child]
 
 
 class Gate:
@@ -169,6 +189,41 @@ class Gate:
     def close(self) -> None:
         os.close(self._reading)
         os.close(self._writing)
+
+
+class Asking:
+    """Lets a test know that somebody waits for a lock: it was refused, and pauses."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+        sleep = time.sleep
+
+        def asleep(seconds: float) -> None:
+            gate.open()
+            sleep(seconds)
+
+        self._gate = gate
+        monkeypatch.setattr(time, "sleep", asleep)
+
+    def wait(self) -> None:
+        self._gate.wait()
+
+    def forget(self) -> None:
+        """Those who asked until now are none to wait for."""
+        self._gate.shut()
+
+
+def acting_before(
+    nth: int, act: Callable[[SystemCall], object], call: Callable[[], object]
+) -> None:
+    """Make a call, and do something before its ``nth`` system call."""
+
+    def acted(system_call: SystemCall) -> Any:
+        if system_call.number == nth:
+            act(system_call)
+        return system_call.make()
+
+    with SystemCalls(acted, only=EVERY):
+        call()
 
 
 def in_background(call: Callable[[], Any]) -> Future[Any]:
@@ -300,7 +355,7 @@ def place() -> Iterator[Place]:
 
 
 @pytest.fixture
-def fork() -> Iterator[Callable[[Callable[[], object]], Child]]:
+def fork() -> Iterator[Fork]:
     """Makes a call in a forked child, which does not outlive the test."""
     children: list[Child] = []
 
@@ -326,3 +381,8 @@ def gate() -> Iterator[Callable[[], Gate]]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch, gate: Callable[[], Gate]) -> Asking:
+    return Asking(monkeypatch, gate())

@@ -10,17 +10,19 @@ import contextvars
 import multiprocessing
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from filesession.errors import LockTimeout, StoreError
 from filesession.stores.file.size import LONGEST_JOURNAL
-from filesession.testing.faults import CALLS, LOCK, SystemCall, SystemCalls
+from filesession.testing.faults import SystemCall, SystemCalls
 from tests.processes.conftest import (
+    EVERY,
     PATIENCE,
     SID,
     Child,
+    Fork,
     Gate,
     Place,
     held,
@@ -29,10 +31,6 @@ from tests.processes.conftest import (
     result_of,
     under_wsgi,
 )
-
-Fork = Callable[[Callable[[], object]], Child]
-
-EVERY: Final = (*CALLS, LOCK)
 
 
 def assert_locked(place: Place) -> None:

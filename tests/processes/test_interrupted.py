@@ -21,11 +21,9 @@ import pytest
 from filesession.stores import FileStore
 from filesession.stores.file.size import LONGEST_JOURNAL
 from filesession.testing import ManualClock
-from filesession.testing.faults import CALLS, LOCK, SystemCall, SystemCalls
-from tests.processes.conftest import SID, Child, Place, held, nothing_left
+from filesession.testing.faults import SystemCall, SystemCalls
+from tests.processes.conftest import EVERY, SID, Fork, Place, held, nothing_left
 from tests.session.conftest import a_session
-
-EVERY: Final = (*CALLS, LOCK)
 
 OLD: Final = {"n": 1}
 NEW: Final = {"n": 2}
@@ -35,7 +33,6 @@ FRESH: Final = "id-fresh"
 ERRORS: Final = [KeyboardInterrupt, SystemExit, MemoryError, GeneratorExit]
 
 Verb = Callable[[FileStore], object]
-Fork = Callable[[Callable[[], object]], Child]
 
 
 def save_inside(store: FileStore) -> None:

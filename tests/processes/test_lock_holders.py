@@ -12,19 +12,23 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from filesession.errors import LockTimeout, SessionGone, StoreUnavailable
 from filesession.runner import LoopRunner
-from filesession.testing.faults import CALLS, LOCK, SystemCall, SystemCalls
+from filesession.testing.faults import SystemCall
 from tests.processes.conftest import (
     PATIENCE,
     SID,
+    SOON,
+    Asking,
     Child,
+    Fork,
     Gate,
     Place,
+    acting_before,
     held,
     in_background,
     request_wsgi,
@@ -32,39 +36,6 @@ from tests.processes.conftest import (
     under_wsgi,
 )
 from tests.session.conftest import a_session
-
-EVERY: Final = (*CALLS, LOCK)
-
-AT_ONCE: Final = 5.0
-"""Seconds that are no wait, on a machine with other things to do."""
-
-Fork = Callable[[Callable[[], object]], Child]
-
-
-class Asking:
-    """Lets a test know that somebody waits for a lock: it was refused, and pauses."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
-        sleep = time.sleep
-
-        def asleep(seconds: float) -> None:
-            gate.open()
-            sleep(seconds)
-
-        self._gate = gate
-        monkeypatch.setattr(time, "sleep", asleep)
-
-    def wait(self) -> None:
-        self._gate.wait()
-
-    def forget(self) -> None:
-        """Those who asked until now are none to wait for."""
-        self._gate.shut()
-
-
-@pytest.fixture
-def asking(monkeypatch: pytest.MonkeyPatch, gate: Callable[[], Gate]) -> Asking:
-    return Asking(monkeypatch, gate())
 
 
 def holding(place: Place, inside: Gate, go: Gate) -> Callable[[], None]:
@@ -87,7 +58,7 @@ def test_of_a_holder_that_is_stopped_others_are_told_in_time_and_readers_go_on(
     holder = fork(holding(place, inside, go))
     inside.wait()
     os.kill(holder.pid, signal.SIGSTOP)
-    assert os.WIFSTOPPED(os.waitpid(holder.pid, os.WUNTRACED)[1])
+    assert holder.is_stopped()
     try:
         begun = time.monotonic()
         with pytest.raises(LockTimeout, match=r"gave up after 0\.05 s"):
@@ -96,13 +67,13 @@ def test_of_a_holder_that_is_stopped_others_are_told_in_time_and_readers_go_on(
             pytest.fail("two have the lock")
         with pytest.raises(LockTimeout):
             asyncio.run(_locked(place, 0.05))
-        assert 0.15 <= time.monotonic() - begun < AT_ONCE
+        assert 0.15 <= time.monotonic() - begun < SOON
         seen: list[Any] = []
         request_wsgi(under_wsgi(lambda session, _: seen.append(dict(session)), place.store))
         assert seen == [{"half": True}]
         assert place.store.touch(SID) is True
     finally:
-        os.kill(holder.pid, signal.SIGCONT)
+        holder.go_on()
     go.open()
     holder.join()
     assert place.data() == {"whole": True}
@@ -133,7 +104,7 @@ def test_who_waits_for_a_holder_that_is_killed_goes_on_at_once(
     begun = time.monotonic()
     result_of(thread)
     process.join()
-    assert time.monotonic() - begun < AT_ONCE
+    assert time.monotonic() - begun < SOON
     assert place.data() == {"half": True, "process": True, "thread": True}
 
 
@@ -141,6 +112,14 @@ def test_who_waits_sees_old_or_new_wherever_in_its_save_the_holder_is_killed(
     place: Place, fork: Fork, gate: Callable[[], Gate], asking: Asking
 ) -> None:
     reached, go = gate(), gate()
+
+    def half(call: SystemCall) -> None:
+        reached.open()
+        go.wait()
+        if call.name == "write":
+            os.write(call.arguments[0], call.arguments[1][:30])
+        os.kill(os.getpid(), signal.SIGKILL)
+
     nth, met, waited, mine = 0, True, 0, {"n": 1, "mine": True}
     while met:
         nth += 1
@@ -148,18 +127,10 @@ def test_who_waits_sees_old_or_new_wherever_in_its_save_the_holder_is_killed(
         base = place.store.create({"n": 1}, sid=SID)
         asking.forget()
 
-        def act(call: SystemCall, nth: int = nth) -> Any:
-            if call.number == nth:
-                reached.open()
-                go.wait()
-                if call.name == "write":
-                    os.write(call.arguments[0], call.arguments[1][:30])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call.make()
+        save = partial(place.store.save, SID, {"n": 2}, base=base)
 
-        def die(act: Callable[[SystemCall], Any] = act, base: Any = base) -> None:
-            with SystemCalls(act, only=EVERY):
-                place.store.save(SID, {"n": 2}, base=base)
+        def die(nth: int = nth, save: Callable[[], object] = save) -> None:
+            acting_before(nth, half, save)
             reached.open()
 
         dying = fork(die)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.processes.conftest import (
     PATIENCE,
-    Child,
+    Fork,
     Gate,
     Place,
     in_background,
@@ -28,8 +28,6 @@ from tests.processes.conftest import (
 
 TIMES: Final = 1000 if os.environ.get("FILESESSION_COUNTER") == "all" else 250
 """Increments of each of the eight; with ``FILESESSION_COUNTER=all`` in the environment, 1,000."""
-
-Fork = Callable[[Callable[[], object]], Child]
 
 
 def add_key(session: Any, path: str) -> None:

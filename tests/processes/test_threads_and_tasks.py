@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ from filesession.session import Session
 from tests.processes.conftest import (
     PATIENCE,
     SECRET,
-    Child,
+    Fork,
     Place,
     in_background,
     nothing_left,
@@ -29,8 +28,6 @@ from tests.processes.conftest import (
     result_of,
 )
 from tests.session.conftest import a_session
-
-Fork = Callable[[Callable[[], object]], Child]
 
 ACCOUNTS: Final = ("id-a", "id-b", "id-c")
 START: Final = 100
