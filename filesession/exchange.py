@@ -24,10 +24,19 @@ from filesession.codec import Codec
 from filesession.cookies.header import cookie_values
 from filesession.cookies.policy import CookiePolicy
 from filesession.cookies.signing import Signer
-from filesession.errors import ConfigurationError, ConflictError, SessionGone, StoreError
+from filesession.errors import (
+    ConfigurationError,
+    ConflictError,
+    SessionGone,
+    StoreError,
+    shown,
+)
 from filesession.session import Session
 from filesession.stores.entry import LONGEST_ID, Conflict, check_conflict, handle_of
 from filesession.visit import Runner, Visit
+
+Unavailable: TypeAlias = Literal["respond", "raise", "skip"]
+"""What becomes of a request whose session cannot be loaded or saved."""
 
 Headers: TypeAlias = list[tuple[str, str]]
 TrustProxy: TypeAlias = bool | Iterable[str]
@@ -108,6 +117,7 @@ class Rules:
     unset: Literal["destroy", "keep"] = "destroy"
     genid: Callable[[Any], str] | None = None
     conflict: Conflict = "merge"
+    unavailable: Unavailable = "respond"
 
     def __post_init__(self) -> None:
         check_conflict(self.conflict)
@@ -117,6 +127,9 @@ class Rules:
                 raise ConfigurationError(msg)
         if self.unset not in ("destroy", "keep"):
             msg = f"unset must be 'destroy' or 'keep', not {self.unset!r}"
+            raise ConfigurationError(msg)
+        if self.unavailable not in ("respond", "raise", "skip"):
+            msg = f"unavailable must be 'respond', 'raise' or 'skip', not {shown(self.unavailable)}"
             raise ConfigurationError(msg)
         if self.genid is not None and (not callable(self.genid) or iscoroutinefunction(self.genid)):
             msg = f"genid must be a plain function of the scope or environ, not {self.genid!r}"
@@ -164,11 +177,12 @@ class Exchange:
         cookies: the request's Cookie header, several joined by ``; ``.
         https: the request came over TLS.
         source: the scope or environ, for ``genid``.
+        policy: the cookie's attributes for this request; None: those of all.
     """
 
     __slots__ = (
-        *("_abandoned", "_browsers", "_cookies", "_ended", "_kept", "_newest", "_out", "_rules"),
-        *("_verified", "_visit", "session"),
+        *("_abandoned", "_browsers", "_cookies", "_ended", "_kept", "_newest", "_out", "_policy"),
+        *("_rules", "_unsaved", "_verified", "_visit", "session"),
     )
 
     session: Session
@@ -182,17 +196,19 @@ class Exchange:
         cookies: str,
         https: bool,
         source: Any,  # noqa: ANN401
+        policy: CookiePolicy | None = None,
     ) -> None:
         self._rules = rules
+        self._policy = policy or rules.policy
         self._cookies = cookies
-        self._verified = False
+        self._verified = self._unsaved = False
         self._newest = True
         self._out = self._kept = False
         self._ended = self._abandoned = False
         genid = rules.genid
         self._visit = Visit(
             runner,
-            rules.policy,
+            self._policy,
             rules.codec,
             rules.conflict,
             https,
@@ -232,13 +248,17 @@ class Exchange:
         """Write what changed after the headers left; too late for a cookie."""
         session = self.session
         self._visit.headers_sent = True
-        if self._taken_out(present):
-            yield from session.bury()
-            return
         try:
+            if self._taken_out(present) or self._unsaved:
+                yield from session.bury()
+                return
             yield from session.commit(touch=touch)
         except SessionGone as error:
             self._tell(error)
+        except StoreError as error:
+            if self._rules.unavailable != "skip":
+                raise
+            _log.error("%s", error)
         session.extended = False
         ended = session.destroyed and self._verified
         if session.announce or (ended and not self._ended):
@@ -275,11 +295,24 @@ class Exchange:
             headers += [("set-cookie", cookie) for cookie in cookies]
         return _varied(headers) if session.accessed else headers
 
-    def refused(self, error: ConflictError | StoreError) -> Refusal:
+    def refused(self, error: ConflictError | StoreError) -> Refusal | None:
         """The response in place of the application's; it too tells the browser of a new id.
 
         That was stored by a ``save()`` before, and no later response could tell of it.
+
+        Returns:
+            None where the application's own is to go out all the same, unsaved: nothing but a
+            destroy is tried again then.
+
+        Raises:
+            StoreError: this one, where that is asked for.
         """
+        if isinstance(error, StoreError) and self._rules.unavailable != "respond":
+            if self._rules.unavailable == "raise":
+                raise error
+            _log.error("%s", error)
+            self._unsaved = True
+            return None
         answer = refusal(error)
         session = getattr(self, "session", None)  # there is none when it could not be loaded
         if session is None or not session.announce:
@@ -329,7 +362,7 @@ class Exchange:
         """
         https, places = self._visit.https, {} if coming is None else {coming.place: ""}
         moved = coming is not None and self.session.announce
-        for policy in (self._browsers, *((self._rules.policy,) if moved else ())):
+        for policy in (self._browsers, *((self._policy,) if moved else ())):
             if self._verified and policy.place not in places and policy.may_be_sent(https):
                 places[policy.place] = policy.expire(https=https)
         return [cookie for cookie in places.values() if cookie]
@@ -337,6 +370,8 @@ class Exchange:
     def _is_announced(self) -> bool:
         """Whether the cookie of a stored session goes out, as far as it is known now."""
         session = self.session
+        if self._unsaved:
+            return session.announce
         renewed = session.changed or session.extended
         lasting = renewed and session.cookie.policy.max_age is not None
         return session.announce or self._rules.rolling or not self._newest or lasting

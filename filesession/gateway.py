@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 from filesession.codec import JSONCodec
 from filesession.cookies.header import Priority, SameSite
 from filesession.cookies.policy import Auto, CookiePolicy
 from filesession.cookies.signing import Signer
+from filesession.cookies.varying import Varying, VaryingPolicy
 from filesession.errors import ConfigurationError
-from filesession.exchange import ProxyTrust, Rules, TrustProxy
+from filesession.exchange import ProxyTrust, Rules, TrustProxy, Unavailable
 from filesession.lifetime import Timeout
+from filesession.retries import Retries, RetryDelay
+from filesession.routes import Pattern, Route, Routes
 from filesession.stores.entry import Conflict
 from filesession.stores.file.store import FileStore
 from filesession.stores.protocol import AsyncStore, KeepsSecret, Store
 
 AnyStore = Store | AsyncStore | str | os.PathLike[str]
+
+Options: TypeAlias = Mapping[str, Any]
+Factory: TypeAlias = Callable[[], Options | Awaitable[Options]]
+"""Gives the keywords of a middleware when the server starts."""
 
 _PATH: Final = "/!$&'()*+,;=:@"
 """What a URL's path holds as it is, beside letters, digits and ``-._~`` (RFC 3986, 3.3)."""
@@ -43,6 +57,9 @@ class Gateway:
         partitioned: the cookie is one for each site it is embedded in.
         priority: "low", "medium", "high" or None.
         max_age: seconds or ``timedelta`` the browser keeps the cookie; None: until it is closed.
+        cookie: a function of the scope or environ that gives the attributes in which the cookie of
+            this request differs, as ``{"same_site": "none"}``: any of the above but the name. Where
+            they cannot be used it is a ``ConfigurationError`` of the request.
         rolling: send the cookie with every response of a stored session.
         resave: save a session also when it was not changed.
         save_uninitialized: store a new session also when nothing was put into it.
@@ -50,6 +67,20 @@ class Gateway:
         genid: makes ids from the scope or environ: unpredictable and unique; None: 32 random bytes.
         trust_proxy: whose X-Forwarded-Proto counts: True, or a list of networks.
         conflict: "merge", "overwrite" or "error", when another request saved the session meanwhile.
+        include: patterns of paths, or (pattern, methods) pairs; no other requests have a session.
+            ``filesession.routes`` says what a pattern is: ``"/shop/**"``, ``"/users/{id}"``, or a
+            compiled regular expression. Without a session no cookie is looked at. None: all have.
+        exclude: likewise; these have none, whatever ``include`` says.
+        retries: how often a store call that failed with a ``StoreError`` is tried again, but one
+            for a lock, which has waited already, or a touch.
+        retry_delay: gives the seconds, 60 at most, to wait before such a try, by its number, from
+            1; None: 0.05, then twice as long each time, 1 at most. The event loop goes on
+            meanwhile, a thread waits; a cancelled request tries no more. One that fails ends it.
+        unavailable: what becomes of a request whose session then cannot be loaded or saved:
+            "respond" answers 503 with Retry-After; "raise" lets the ``StoreError`` through; "skip"
+            logs it, and runs the request without a session in the scope or environ, or sends the
+            application's response unsaved and without a cookie. Only what was destroyed is still
+            tried again when it is out, and its cookie ends.
         key: where in scope or environ the session is put.
         offload: True: store calls run in worker threads; False: on the event loop; None: on the
             event loop, except those that wait for the disk and those of a store that cannot tell. A
@@ -74,6 +105,7 @@ class Gateway:
         partitioned: bool = False,
         priority: Priority | None = None,
         max_age: Timeout | None = None,
+        cookie: Varying | None = None,
         rolling: bool = False,
         resave: bool = False,
         save_uninitialized: bool = False,
@@ -81,6 +113,11 @@ class Gateway:
         genid: Callable[[Any], str] | None = None,
         trust_proxy: TrustProxy = False,
         conflict: Conflict = "merge",
+        include: Iterable[Route] | Pattern | None = None,
+        exclude: Iterable[Route] | Pattern | None = None,
+        retries: int = 0,
+        retry_delay: RetryDelay | None = None,
+        unavailable: Unavailable = "respond",
         key: str = "session",
         offload: bool | None = None,
     ) -> None:
@@ -88,25 +125,18 @@ class Gateway:
         # fmt: off
         policy = CookiePolicy(
             name=name, path=path, domain=domain, secure=secure, http_only=http_only,
-            same_site=same_site, partitioned=partitioned, priority=priority, max_age=max_age,
-        )
-        # fmt: on
-        self.app = app
-        self.key = key
-        self.offload = offload
+            same_site=same_site, partitioned=partitioned, priority=priority, max_age=max_age)
+        self.app, self.key, self.offload = app, key, offload
+        self._routes = None if include is None and exclude is None else Routes(include, exclude)
+        self._varying = None if cookie is None else VaryingPolicy(policy, cookie)
+        self._retries = Retries(retries, retry_delay)
         self.store = _opened(store)
         self.rules = Rules(
-            policy=policy,
-            signer=_signer(secret, self.store),
+            policy=policy, signer=_signer(secret, self.store), proxies=ProxyTrust(trust_proxy),
             codec=getattr(self.store, "codec", None) or JSONCodec(),
-            proxies=ProxyTrust(trust_proxy),
-            rolling=rolling,
-            resave=resave,
-            save_uninitialized=save_uninitialized,
-            unset=unset,
-            genid=genid,
-            conflict=conflict,
-        )
+            rolling=rolling, resave=resave, save_uninitialized=save_uninitialized, unset=unset,
+            genid=genid, conflict=conflict, unavailable=unavailable)
+        # fmt: on
         self._prepare()
 
     def _prepare(self) -> None:
@@ -123,13 +153,47 @@ class Gateway:
             )
             raise ConfigurationError(msg)
 
-    def _covers(self, path: bytes) -> bool:
-        """Whether a path, decoded, is in the subtree of the cookie, whose path is percent-encoded.
+    def _policy_of(
+        self, request: MutableMapping[str, Any], path: str, method: str
+    ) -> CookiePolicy | None:
+        """The attributes of a request's cookie; None: it has no session.
 
-        RFC 6265 section 5.1.4.
+        Args:
+            request: the scope or environ.
+            path: decoded, what is no UTF-8 as surrogates. It must be in the subtree of the cookie,
+                whose path is percent-encoded (RFC 6265 section 5.1.4).
+            method: that of the request.
         """
-        policy = self.rules.policy
-        return policy.path == "/" or policy.covers(quote(path, _PATH))
+        if self._routes is not None and not self._routes.covers(path, method):
+            return None
+        policy = self.rules.policy if self._varying is None else self._varying.of(request)
+        if policy.path == "/" or policy.covers(quote(path, _PATH, errors="surrogateescape")):
+            return policy
+        return None
+
+
+def checked_factory(factory: Factory) -> Factory:
+    """Raises ``ConfigurationError`` for what cannot be called."""
+    if not callable(factory) or isinstance(factory, Gateway):
+        msg = (
+            "configure needs a function that gives the middleware's keywords, as"
+            f" {{'store': ..., 'secret': ...}}, not {type(factory).__name__}"
+        )
+        raise ConfigurationError(msg)
+    return factory
+
+
+def checked_options(given: object) -> dict[str, Any]:
+    """The keywords that a factory gave.
+
+    Raises:
+        ConfigurationError: they are none, or no store is among them.
+    """
+    if not isinstance(given, Mapping) or "store" not in given:
+        what = "one without 'store'" if isinstance(given, Mapping) else type(given).__name__
+        msg = f"the factory must give a mapping of the middleware's keywords, not {what}"
+        raise ConfigurationError(msg)
+    return dict(given)
 
 
 def _check(key: object, offload: object) -> None:

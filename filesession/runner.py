@@ -18,25 +18,27 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import inspect
 import logging
-import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from filesession.byparts import regenerated_by_parts
 from filesession.calls import Steps, StoreCall
 from filesession.errors import ConfigurationError, LockTimeout, SessionGone, WouldSync
 from filesession.locks import DEFAULT_TIMEOUT, FIRST_PAUSE, LONGEST_PAUSE, lock_timeout
 from filesession.record import SessionRecord
-from filesession.stores.entry import gone
+from filesession.retries import Pause, Retries
 from filesession.stores.held import HeldLock
 from filesession.stores.protocol import AsyncStore, Impatient, Locks, Regenerates, Store
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 _log = logging.getLogger("filesession.runner")
 
@@ -48,6 +50,8 @@ _NAMING: Final = frozenset({"create", "regenerate"})
 
 _ABSENT: Final = object()
 
+NO_RETRIES: Final = Retries()
+
 
 def is_async(store: object) -> bool:
     """Whether the store's methods are coroutines."""
@@ -55,26 +59,15 @@ def is_async(store: object) -> bool:
 
 
 class BlockingRunner:
-    """Makes each call in the caller's thread."""
+    """Makes each call in the caller's thread, and sleeps there between its tries."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, retries: Retries = NO_RETRIES) -> None:
         self._store = store
+        self._retries = retries
 
     def run(self, steps: Steps[T]) -> T:
         """Make them all; blocks."""
-        try:
-            call = next(steps)
-            while True:
-                try:
-                    result = self._perform(call)
-                except Exception as error:  # noqa: BLE001 - whose it is, is for the steps to say
-                    call = steps.throw(error)
-                else:
-                    call = steps.send(result)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        finally:
-            steps.close()  # now: cut short, a traceback would keep them from putting things back
+        return _driven(steps, self._perform)
 
     async def arun(self, steps: Steps[T]) -> T:
         """The same, for coroutines under a gateway that has no event loop of its own; blocks."""
@@ -98,8 +91,15 @@ class BlockingRunner:
 
     def _perform(self, call: StoreCall) -> Any:  # noqa: ANN401 - the verb's own type
         if call.verb == "regenerate" and not isinstance(self._store, Regenerates):
-            return self.run(_regenerated_by_parts(call))
-        return getattr(self._store, call.verb)(*call.arguments, **call.keywords)
+            return self.run(regenerated_by_parts(call))
+        if self._retries:
+            return _driven(self._retries.tries(call), self._step)
+        return self._step(call)
+
+    def _step(self, step: StoreCall | Pause) -> Any:  # noqa: ANN401 - the verb's own type
+        if isinstance(step, Pause):
+            return time.sleep(step.seconds)
+        return getattr(self._store, step.verb)(*step.arguments, **step.keywords)
 
 
 class LoopRunner:
@@ -109,10 +109,17 @@ class LoopRunner:
         store: a ``Store`` or an ``AsyncStore``.
         offload: True: every call in a worker thread; False: none, whatever it waits for; None:
             calls that wait for the disk, and all calls of a store that cannot tell.
+        retries: how often a call that failed is tried again.
     """
 
-    def __init__(self, store: Store | AsyncStore, offload: bool | None) -> None:  # noqa: FBT001
+    def __init__(
+        self,
+        store: Store | AsyncStore,
+        offload: bool | None,  # noqa: FBT001
+        retries: Retries = NO_RETRIES,
+    ) -> None:
         self._store = store
+        self._retries = retries
         self._is_async = is_async(store)
         self._quick = store.without_waiting() if isinstance(store, Impatient) else None
         self._threads = self._quick is None if offload is None else offload
@@ -138,24 +145,21 @@ class LoopRunner:
         if _is_on_a_loop():
             msg = "this would block the event loop: await session.asave(), areload() or alock()"
             raise RuntimeError(msg)
-        return BlockingRunner(self._store)  # type: ignore[arg-type]  # it is no AsyncStore
+        return BlockingRunner(self._store, self._retries)  # type: ignore[arg-type]  # no AsyncStore
+
+    def without_retries(self) -> LoopRunner:
+        """The same, that tries once: for what is still to be done when the request is cancelled."""
+        runner = copy.copy(self)
+        runner._retries = NO_RETRIES  # noqa: SLF001
+        return runner
 
     async def arun(self, steps: Steps[T]) -> T:
         """Make them all."""
         try:
-            call = next(steps)
-            while True:
-                try:
-                    result = await self._perform(call)
-                except _CutShortError as cut:
-                    _deliver(cut.outcome, steps)
-                    raise asyncio.CancelledError(*cut.args) from None
-                except Exception as error:  # noqa: BLE001 - whose it is, is for the steps to say
-                    call = steps.throw(error)
-                else:
-                    call = steps.send(result)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+            return await _adriven(steps, self._perform)
+        except _CutShortError as cut:
+            _deliver(cut.outcome, steps)
+            raise asyncio.CancelledError(*cut.args) from None
         finally:
             steps.close()  # now: cut short, a traceback would keep them from putting things back
 
@@ -186,8 +190,24 @@ class LoopRunner:
 
     async def _perform(self, call: StoreCall) -> Any:  # noqa: ANN401 - the verb's own type
         if call.verb == "regenerate" and not hasattr(self._store, "regenerate"):
-            parts = self.arun(_regenerated_by_parts(call))
+            parts = self.arun(regenerated_by_parts(call))
             return await _to_its_end(asyncio.ensure_future(parts))
+        if not self._retries:
+            return await self._made(call)
+
+        async def made(step: StoreCall | Pause) -> Any:  # noqa: ANN401 - the verb's own type
+            if isinstance(step, Pause):
+                return await asyncio.sleep(step.seconds)
+            try:
+                return await self._made(step)
+            except _CutShortError as cut:
+                if step.verb == call.verb:
+                    raise
+                raise asyncio.CancelledError(*cut.args) from None  # it is no outcome of the call
+
+        return await _adriven(self._retries.tries(call), made)
+
+    async def _made(self, call: StoreCall) -> Any:  # noqa: ANN401 - the verb's own type
         if self._is_async:
             answer = getattr(self._store, call.verb)(*call.arguments, **call.keywords)
             if call.verb in _NAMING:
@@ -243,6 +263,10 @@ class RequestRunner:
     def __init__(self, runner: LoopRunner) -> None:
         self._runner = runner
         self._turn = asyncio.Lock()
+
+    def hurry(self) -> None:
+        """The request is cancelled: no call that it still makes is tried again."""
+        self._runner = self._runner.without_retries()
 
     def run(self, steps: Steps[T]) -> T:
         """As the runner's."""
@@ -309,6 +333,38 @@ class _CutShortError(asyncio.CancelledError):
     def __init__(self, outcome: asyncio.Future[Any], *arguments: object) -> None:
         super().__init__(*arguments)
         self.outcome = outcome
+
+
+def _driven(steps: Generator[C, Any, T], perform: Callable[[C], object]) -> T:
+    """What they end in, when each was performed."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = perform(step)
+            except Exception as error:  # noqa: BLE001 - whose it is, is for the steps to say
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()  # now: cut short, a traceback would keep them from putting things back
+
+
+async def _adriven(steps: Generator[C, Any, T], perform: Callable[[C], Awaitable[object]]) -> T:
+    """The same, on an event loop; a task that is cut short leaves them where they are."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = await perform(step)
+            except Exception as error:  # noqa: BLE001 - whose it is, is for the steps to say
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 def _deliver(outcome: asyncio.Future[Any], steps: Steps[Any]) -> None:
@@ -386,43 +442,6 @@ def _entered(store: Locks, sid: str) -> tuple[Callable[[], object], SessionRecor
 
 def _bound(store: object, call: StoreCall) -> Callable[[], Any]:
     return partial(getattr(store, call.verb), *call.arguments, **call.keywords)
-
-
-def _regenerated_by_parts(call: StoreCall) -> Steps[SessionRecord]:
-    """``regenerate`` for a store without: the new session first, so that one is always there."""
-    (sid, data), keywords = call.arguments, call.keywords
-    save = {name: value for name, value in keywords.items() if name != "new_sid"}
-    saved: SessionRecord = yield StoreCall("save", (sid, data), save)
-    created: SessionRecord = yield StoreCall(
-        "create",
-        (saved.data,),
-        {
-            "sid": keywords["new_sid"],
-            "idle_timeout": _given(saved.idle_timeout),
-            "absolute_timeout": _given(_left(saved)),
-            "cookie": saved.cookie,
-        },
-    )
-    alive: bool = yield StoreCall("delete", (sid,))
-    if not alive:  # it was deleted, or regenerated by another, after it was saved: so it stays
-        yield StoreCall("delete", (created.id,))
-        raise gone()
-    return created
-
-
-def _left(saved: SessionRecord) -> float | None:
-    """What is left of the absolute timeout at the time of a save, as the new session starts anew.
-
-    Never 0: by the store's own clock the session was alive a moment ago.
-    """
-    if saved.absolute_timeout is None:
-        return None
-    return max(saved.created_at + saved.absolute_timeout - saved.accessed_at, math.ulp(1.0))
-
-
-def _given(timeout: float | None) -> float:
-    """A record's timeout as ``create`` takes it, where None would be the store's own."""
-    return math.inf if timeout is None else timeout
 
 
 def _no_locks(store: object) -> ConfigurationError:

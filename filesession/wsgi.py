@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from inspect import isawaitable
 from types import TracebackType
 from typing import Any, TypeAlias
 
 from filesession.errors import ConfigurationError, ConflictError, StoreError
 from filesession.exchange import Exchange, Headers
-from filesession.gateway import Gateway
+from filesession.gateway import Factory, Gateway, checked_factory, checked_options
 from filesession.runner import BlockingRunner, is_async
 from filesession.session import Session
 
@@ -40,13 +43,36 @@ class SessionMiddleware(Gateway):
         if is_async(self.store):
             msg = "a store of coroutines cannot serve WSGI; use filesession.asgi"
             raise ConfigurationError(msg)
-        self._runner = BlockingRunner(self.store)  # type: ignore[arg-type]  # is_async
+        self._runner = BlockingRunner(self.store, self._retries)  # type: ignore[arg-type]  # is_async
+
+    @classmethod
+    def configure(cls, app: Any, factory: Factory) -> SessionMiddleware:  # noqa: ANN401 - as above
+        """The middleware for an application, with the keywords that a factory gives.
+
+        It is called once, here, as WSGI knows no other start: where the server imports the module,
+        which fails with it.
+
+        Args:
+            app: the application.
+            factory: gives a mapping of this class's keywords, ``store`` and ``secret`` included; a
+                function, or a coroutine function, which gets an event loop of its own.
+
+        Raises:
+            ConfigurationError: it is no function, or gives no such mapping.
+        """
+        given: Any = checked_factory(factory)()
+        if isawaitable(given):
+            given = _awaited(given)
+        return cls(app, **checked_options(given))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         key = self.key if "." in self.key else f"filesession.{self.key}"
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        if isinstance(environ.get(key), Session) or not self._covers(path.encode("latin-1")):
+        path = path.encode("latin-1").decode("utf-8", "surrogateescape")
+        if isinstance(environ.get(key), Session) or not (
+            policy := self._policy_of(environ, path, environ["REQUEST_METHOD"])
+        ):
             return self.app(environ, start_response)  # type: ignore[no-any-return]
         self._check_alone(environ)
         runner = self._runner
@@ -60,12 +86,14 @@ class SessionMiddleware(Gateway):
                 environ.get("HTTP_X_FORWARDED_PROTO", ""),
             ),
             source=environ,
+            policy=policy,
         )
         response = _Response(runner, exchange, environ, key, start_response)
         try:
             environ[key] = runner.run(exchange.begin())
         except StoreError as error:
-            return [response.refuse(error)]
+            body = response.refuse(error)
+            return self.app(environ, start_response) if body is None else [body]
         try:
             return response.answered(self.app(environ, response.start))
         except BaseException:
@@ -129,8 +157,8 @@ class _Response:
         try:
             self._runner.run(self._exchange.commit(self._environ.get(self._key)))
         except (ConflictError, StoreError) as error:
-            self.refuse(error)
-            return
+            if self.refuse(error) is not None:
+                return
         status, headers = self._head
         self._write = self._start_response(status, self._exchange.headers(headers))
 
@@ -199,9 +227,14 @@ class _Response:
         else:
             self.finish()
 
-    def refuse(self, error: ConflictError | StoreError) -> bytes:
-        """Start a response in the application's place; its body."""
+    def refuse(self, error: ConflictError | StoreError) -> bytes | None:
+        """Start a response in the application's place; its body. None: its own is to go out.
+
+        Or raise the error.
+        """
         answer = self._exchange.refused(error)
+        if answer is None:
+            return None
         self._refused = b"" if self._environ["REQUEST_METHOD"] == "HEAD" else answer.body
         self._start_response(f"{answer.status} {answer.reason}", answer.headers)
         return self._refused
@@ -226,6 +259,16 @@ class _Body:
             self._response.abandon()
             raise
         self._response.close()
+
+
+def _awaited(given: Awaitable[Any]) -> Any:  # noqa: ANN401 - what it gives
+    """What it gives, on an event loop of its own, also where one runs already."""
+
+    async def waiting() -> Any:  # noqa: ANN401
+        return await given
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, waiting()).result()
 
 
 def _close(body: object) -> None:

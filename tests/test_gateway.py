@@ -81,6 +81,19 @@ def test_an_unknown_keyword_is_a_type_error(middleware: Any) -> None:
         ("http_only", None, "http_only must be"),
         ("partitioned", True, "partitioned cookie without Secure"),
         ("priority", "urgent", "priority must be"),
+        ("cookie", {"max_age": 60}, "cookie must be a plain function of the scope or environ"),
+        ("cookie", a_coroutine, "cookie must be a plain function of the scope or environ"),
+        ("include", "cart", "include: 'cart' must start with '/'"),
+        ("include", [], "would leave out everything"),
+        ("exclude", [("/cart", ())], "must be a method such as 'POST'"),
+        ("exclude", 7, "must be a pattern or several of them"),
+        ("retries", -1, "retries must be a number of tries from 0, not -1"),
+        ("retries", True, "retries must be a number of tries from 0, not True"),
+        ("retries", None, "retries must be a number of tries from 0, not None"),
+        ("retry_delay", 0.5, "retry_delay must be a plain function"),
+        ("retry_delay", a_coroutine, "retry_delay must be a plain function"),
+        ("unavailable", "ignore", "unavailable must be 'respond', 'raise' or 'skip'"),
+        ("unavailable", ["skip"], "unavailable must be 'respond', 'raise' or 'skip'"),
     ],
 )
 def test_a_wrong_value_is_refused(middleware: Any, keyword: str, wrong: object, said: str) -> None:
@@ -191,4 +204,6 @@ def test_a_path_is_compared_as_the_url_has_it(
     path: bytes,
     covered: bool,  # noqa: FBT001 - a row of the table
 ) -> None:
-    assert middleware(an_app, MemoryStore(), "secret", path=own)._covers(path) == covered
+    gateway = middleware(an_app, MemoryStore(), "secret", path=own)
+    policy = gateway._policy_of({}, path.decode("utf-8", "surrogateescape"), "GET")
+    assert policy is (gateway.rules.policy if covered else None)
