@@ -195,10 +195,10 @@ class _Response:
 
     async def refuse(self, error: ConflictError | StoreError) -> bool:
         """Answer in the application's place; False: it is to answer itself. Or raise the error."""
-        answer = self._exchange.refused(error)
-        if answer is None:
+        if self._exchange.goes_on(error):
             return False
         self._refused = self.started = True
+        answer = self._exchange.refused(error)
         response = "http.response"
         if self._scope["type"] == "websocket":
             response = "websocket.http.response"

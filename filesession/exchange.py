@@ -295,24 +295,28 @@ class Exchange:
             headers += [("set-cookie", cookie) for cookie in cookies]
         return _varied(headers) if session.accessed else headers
 
-    def refused(self, error: ConflictError | StoreError) -> Refusal | None:
-        """The response in place of the application's; it too tells the browser of a new id.
+    def goes_on(self, error: ConflictError | StoreError) -> bool:
+        """Whether the application's response is to go out all the same, unsaved.
 
-        That was stored by a ``save()`` before, and no later response could tell of it.
-
-        Returns:
-            None where the application's own is to go out all the same, unsaved: nothing but a
-            destroy is tried again then.
+        Nothing but what was destroyed is tried again then.
 
         Raises:
             StoreError: this one, where that is asked for.
         """
-        if isinstance(error, StoreError) and self._rules.unavailable != "respond":
-            if self._rules.unavailable == "raise":
-                raise error
-            _log.error("%s", error)
-            self._unsaved = True
-            return None
+        policy = self._rules.unavailable
+        if policy == "respond" or not isinstance(error, StoreError):
+            return False
+        if policy == "raise":
+            raise error
+        _log.error("%s", error)
+        self._unsaved = True
+        return True
+
+    def refused(self, error: ConflictError | StoreError) -> Refusal:
+        """The response in place of the application's; it too tells the browser of a new id.
+
+        That was stored by a ``save()`` before, and no later response could tell of it.
+        """
         answer = refusal(error)
         session = getattr(self, "session", None)  # there is none when it could not be loaded
         if session is None or not session.announce:

@@ -232,9 +232,9 @@ class _Response:
 
         Or raise the error.
         """
-        answer = self._exchange.refused(error)
-        if answer is None:
+        if self._exchange.goes_on(error):
             return None
+        answer = self._exchange.refused(error)
         self._refused = b"" if self._environ["REQUEST_METHOD"] == "HEAD" else answer.body
         self._start_response(f"{answer.status} {answer.reason}", answer.headers)
         return self._refused
