@@ -20,7 +20,8 @@ Rules, as who sends a request chooses how its path is spelled:
 3. A path that some reader may take for another one is never left out: one with an empty or a dot
    segment, a backslash, ``;``, a control character, or a ``%`` that is left after decoding.
 
-So no request gets round the session of a path by another spelling of it.
+So no request gets round the session of a path by another spelling of it, unless a regular
+expression in ``include`` lets it.
 """
 
 from __future__ import annotations
