@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -424,37 +425,54 @@ def test_a_time_limit_in_the_middle_of_a_pause_leaves_the_session_to_be_saved(
     assert stored() == {"user": "ada", "seen": True}
 
 
-def test_a_task_cut_short_while_it_looks_for_a_session_that_moved_ends_so(
+def test_one_cut_short_while_it_looks_for_its_session_does_not_become_another(
     connect: Callable[..., Wire], failing: Moving, sid: str, store: RecordingStore
 ) -> None:
-    failing.after["regenerate"] = 1
-    task: asyncio.Task[None]
-    loop: asyncio.AbstractEventLoop
+    store.create({"user": "bob"}, sid="taken")
+    ids = iter(["taken", "free"])
+    failing.before["regenerate"] = 1
+    looking, go_on = asyncio.Event(), threading.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        session, loop = scope["session"], asyncio.get_running_loop()
         load = store.load
 
-        def looking(*arguments: Any) -> Any:
-            loop.call_soon_threadsafe(task.cancel)
+        def look_slowly(*arguments: Any) -> Any:
+            loop.call_soon_threadsafe(looking.set)
+            assert go_on.wait(PATIENCE)
             return load(*arguments)
 
-        scope["session"].regenerate()
-        failing._store = SimpleNamespace(
-            regenerate=store.regenerate, load=looking, touch=store.touch
-        )  # type: ignore[assignment]
-        await scope["session"].asave()
-        pytest.fail("it was not cut short")
+        async def end(limit: asyncio.Timeout) -> None:
+            await looking.wait()
+            limit.reschedule(loop.time())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            go_on.set()
 
-    async def scenario() -> None:
-        nonlocal task, loop
-        loop = asyncio.get_running_loop()
-        serving = connect(sid=sid).serving(app, store=failing, retries=1, retry_delay=at_once)
-        task = asyncio.create_task(serving)
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        async def save() -> None:
+            async with asyncio.timeout(None) as limit:
+                ending.append(asyncio.create_task(end(limit)))
+                await session.asave()
 
-    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
-    assert failing.asked == ["load", "regenerate", "regenerate", "load", "touch"]
+        ending: list[asyncio.Task[None]] = []
+        session.regenerate()
+        store.load = look_slowly  # type: ignore[method-assign]
+        with pytest.raises(TimeoutError):
+            await save()
+        await ending[0]
+        store.load = load  # type: ignore[method-assign]
+        assert (session.id, session["user"]) == (sid, "ada")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"the page"})
+
+    wire = connect(sid=sid)
+    options = {"retries": 1, "retry_delay": at_once, "genid": lambda scope: next(ids)}
+    asyncio.run(asyncio.wait_for(wire.serving(app, store=failing, **options), PATIENCE))
+    assert len(wire.all(b"set-cookie")) == 1
+    for name, user in (("taken", "bob"), ("free", "ada")):
+        record = store.load(name)
+        assert record is not None
+        assert record.data == {"user": user}
 
 
 def test_a_websocket_whose_session_could_be_loaded_at_last_has_it(
