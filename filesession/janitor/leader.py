@@ -8,7 +8,8 @@ Rules:
    (a directory wiped, or moved away and made anew), so a leader looks whether what it holds still
    bears the name.
 3. A forked child inherits the open file and the lock with it. It closes its copy, or a leader that
-   dies would go on leading through a worker that knows nothing of it.
+   dies would go on leading through a worker that knows nothing of it. So nobody forks while a file
+   is open that may be locked, and that no claim has as its own yet, or no more.
 4. A leader that is alive dates the file anew with every heartbeat: that needs no room on a disk
    that is full, where the heartbeat cannot be written.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from typing import Final
 from weakref import WeakSet
 
@@ -55,6 +57,11 @@ class Leadership:
             return True
         self.resign()
         self._layout.check_present()  # an empty mount point must not get a lock file
+        with _unforked:
+            self._try_to_lock()
+        return self._descriptor is not None
+
+    def _try_to_lock(self) -> None:
         try:
             descriptor = os.open(self._path, _OPEN | os.O_CREAT, 0o600)
         except OSError as error:
@@ -68,7 +75,6 @@ class Leadership:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        return self._descriptor is not None
 
     def still_leads(self) -> bool:
         """Whether the lock is ours and its file still is the one named ``janitor.lock``."""
@@ -93,9 +99,10 @@ class Leadership:
 
     def resign(self) -> None:
         """Let another lead; nothing happens when we do not."""
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
+        with _unforked:
+            if self._descriptor is not None:
+                descriptor, self._descriptor = self._descriptor, None
+                os.close(descriptor)
 
 
 def is_led(directory: str) -> bool:
@@ -142,10 +149,18 @@ def _opened(path: str) -> int:
 
 _claims: Final[WeakSet[Leadership]] = WeakSet()
 
+_unforked: Final = threading.RLock()
+"""Held while a lock's file is opened or closed, and while this process forks (rule 3)."""
+
 
 def _resign_in_child() -> None:
     for claim in list(_claims):
         claim.resign()  # closes the child's copy; the parent's keeps the lock
+    _unforked.release()
 
 
-os.register_at_fork(after_in_child=_resign_in_child)
+os.register_at_fork(
+    before=_unforked.acquire,
+    after_in_parent=_unforked.release,
+    after_in_child=_resign_in_child,
+)

@@ -215,9 +215,64 @@ sys.stdin.readline()
 """
 
 
-def test_a_forked_child_does_not_keep_the_lead_of_its_dead_parent(directory: str) -> None:
+TAKES_THE_LOCK_AND_FORKS = """
+import os, sys, threading
+from filesession.janitor import leader
+locked, forked, really = threading.Event(), threading.Event(), leader.is_named
+
+def is_named(*file):
+    locked.set()
+    forked.wait(0.5)
+    return really(*file)
+
+leader.is_named = is_named
+claim = leader.Leadership(sys.argv[1])
+taking = threading.Thread(target=claim.try_lead)
+taking.start()
+locked.wait()
+if os.fork() == 0:
+    os.write(1, b"child\\n")
+else:
+    forked.set()
+    taking.join()
+    os.write(1, b"parent\\n")
+sys.stdin.readline()
+"""
+
+GIVES_IT_BACK_AND_FORKS = """
+import os, sys, threading
+from filesession.janitor import leader
+closing, forked, close = threading.Event(), threading.Event(), os.close
+
+def slowly(descriptor):
+    closing.set()
+    forked.wait(0.5)
+    close(descriptor)
+
+claim = leader.Leadership(sys.argv[1])
+assert claim.try_lead()
+os.close = slowly
+resigning = threading.Thread(target=claim.resign)
+resigning.start()
+closing.wait()
+if os.fork() == 0:
+    os.write(1, b"child\\n")
+else:
+    forked.set()
+    resigning.join()
+    os.write(1, b"parent\\n" if claim.try_lead() else b"the child has the lock\\n")
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    "program", [LEADS_AND_FORKS, TAKES_THE_LOCK_AND_FORKS, GIVES_IT_BACK_AND_FORKS]
+)
+def test_a_forked_child_does_not_keep_the_lead_of_its_dead_parent(
+    directory: str, program: str
+) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", LEADS_AND_FORKS, directory],
+        [sys.executable, "-c", program, directory],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
