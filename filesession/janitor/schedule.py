@@ -8,7 +8,9 @@ Rules:
    counted run by run: a clock that starts in 1970 and is then set right has missed millions.
 3. apscheduler plans by the wall clock and waits by another. When the wall clock is set back it
    would wait until the old time comes again, so whoever notices calls ``clock_moved``.
-4. A crontab text means what cron makes of it, where apscheduler differs (its week starts on Monday
+4. To start loads no module: of a process that is forked while a thread does, no child ever gets
+   past that import. (Left alone, apscheduler makes a pool of threads, and asks for the time zone.)
+5. A crontab text means what cron makes of it, where apscheduler differs (its week starts on Monday
    with 0, and it wants both the day of the month and the day of the week to match).
 """
 
@@ -78,9 +80,9 @@ class Schedule:
         """Begin: the first sweep is due at once. A schedule that was stopped may start again."""
         scheduler = BackgroundScheduler(
             daemon=True,
-            executors={
-                _EXECUTOR: DebugExecutor()
-            },  # in the scheduler's own thread: no pool to join
+            timezone=UTC,
+            # In the scheduler's own thread: no pool to join. It wants a default, used or not.
+            executors={_EXECUTOR: DebugExecutor(), "default": DebugExecutor()},
             logger=_quiet("filesession.janitor.schedule"),
         )
         _quiet(f"apscheduler.executors.{_EXECUTOR}")

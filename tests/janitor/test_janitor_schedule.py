@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -260,3 +262,26 @@ def test_the_scheduler_says_nothing_of_its_usual_work(
     running.wait_for(2)
     running.schedule.stop()
     assert caplog.records == []
+
+
+STARTS = """
+import sys, threading
+from filesession.janitor.schedule import Schedule
+due = threading.Event()
+cron = sys.argv[1] or None
+schedule = Schedule(due.set, interval=None, cron=cron)
+before = set(sys.modules)
+schedule.start()
+assert due.wait(20)
+schedule.stop()
+print(*sys.modules.keys() - before)
+"""
+
+
+@pytest.mark.parametrize("cron", ["", "0 0 1 1 *"])
+def test_to_start_loads_no_module_which_a_child_forked_meanwhile_could_never_load(
+    cron: str,
+) -> None:
+    code = [sys.executable, "-c", STARTS, cron]
+    run = subprocess.run(code, capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.split() == []
