@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -45,7 +46,7 @@ SETTLED: Final = 1_000_000_000
 """Nanoseconds. A directory that was changed that lately may be changed again without a new date."""
 
 NEWS: Final = 256
-"""New sessions that are read in one go."""
+"""New sessions, or notes, that are seen to in one go."""
 
 _STRIDE: Final = 64
 """Known names between two moments at which a look may pause."""
@@ -132,9 +133,10 @@ class Roster:
         for _ in range(min(NEWS, len(self._news))):
             self._meet(bytes.fromhex(self._news.popleft()))
             self.noticed += self.whole
-        for name in sooner.noted(self._layout):
+        notes = [*itertools.islice(sooner.noted(self._layout), NEWS)]
+        for name in notes:
             self._meet(bytes.fromhex(name))
-        return bool(self._news)
+        return bool(self._news) or len(notes) == NEWS
 
     def begin(self) -> None:
         """A sweep begins: where nothing tells of new sessions, nothing is taken for known."""
@@ -219,6 +221,7 @@ class Roster:
                 self._reaper.clear(path)
             for path in self._layout.notes(self._layout.moved):
                 self._reaper.clear_note(path)
+                yield 1.0
         if failure is not None:
             raise failure
 

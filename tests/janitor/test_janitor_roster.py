@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from filesession.janitor.roster import ROUND, SETTLED, Watch
+from filesession.janitor.roster import NEWS, ROUND, SETTLED, Watch
 from filesession.janitor.wheel import GROUPS, group_of
 from filesession.stores.file import reaper as reaper_module
 from filesession.testing.faults import SystemCalls, watching
@@ -98,6 +98,19 @@ class TestFirstLook:
         assert not any(leftover.exists() for leftover in leftovers)
         assert path.exists()
         assert_knows_all(roster, ground)
+
+    def test_it_pauses_between_notes_that_it_clears_away(
+        self, ground: Ground, open_roster: OpenRoster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ground.create()
+        (ground.directory / "moved").mkdir()
+        for number in range(50):
+            (ground.directory / "moved" / f"{number:032x}").touch()
+        monkeypatch.setattr(reaper_module, "YOUNG", -1.0)
+        left = [
+            len(list((ground.directory / "moved").iterdir())) for _ in open_roster(ground).look()
+        ]
+        assert left[-50:] == list(range(49, -1, -1))
 
     def test_damage_is_set_aside_and_a_young_empty_file_looked_at_again(
         self, ground: Ground, open_roster: OpenRoster, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +233,22 @@ class TestNews:
         os.utime(shard, ns=(date, date))
         learn(roster)
         assert handle_of(second) in filed(roster)
+
+    def test_of_many_notes_that_sessions_end_sooner_some_are_seen_to_in_one_go(
+        self, ground: Ground, open_roster: OpenRoster
+    ) -> None:
+        (sid,) = ground.create()
+        roster = open_roster(ground)
+        learn(roster)
+        (ground.directory / "sooner").mkdir()
+        for number in range(2 * NEWS + 1):
+            (ground.directory / "sooner" / f"{number:032x}").touch()
+        left = []
+        while roster.attend():
+            left.append(len(list((ground.directory / "sooner").iterdir())))
+        assert left == [NEWS + 1, 1]
+        assert not list((ground.directory / "sooner").iterdir())
+        assert filed(roster).keys() == {handle_of(sid)}
 
     def neighbours(self) -> tuple[str, str]:
         """Two ids whose sessions lie in the same directory."""
