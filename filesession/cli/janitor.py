@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -108,6 +109,9 @@ def _file(_context: click.Context, _parameter: click.Parameter, value: str | Non
     path = absolute(value)
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path)):
         msg = "FILE is a file in a directory that is there: make the directory first"
+        raise click.BadParameter(msg)
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        msg = "FILE is replaced by another each time, and this is a device, a link or a pipe"
         raise click.BadParameter(msg)
     return path
 

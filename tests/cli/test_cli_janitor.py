@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -116,6 +117,18 @@ def test_options_that_make_no_sense_are_exit_2_with_what_would(
     assert "Usage:" in result.stderr
     assert words in " ".join(result.stderr.replace("│", "").split())
     assert len(store) == 1
+
+
+def test_what_is_no_file_is_not_replaced_by_the_figures(store: FileStore, tmp_path: Path) -> None:
+    link, pipe = tmp_path / "stdout", tmp_path / "pipe"
+    link.symlink_to("/dev/null")
+    os.mkfifo(pipe)
+    for path in (link, pipe):
+        result = janitor(store, "--once", "--metrics-file", str(path))
+        assert result.exit_code == 2
+        assert "a device, a link or a pipe" in " ".join(result.stderr.replace("│", "").split())
+    assert link.is_symlink()
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("option", ["--interval", "--fuse", "--watch", "--log-format"])
