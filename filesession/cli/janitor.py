@@ -246,7 +246,7 @@ def _work(plan: Plan, bars: Bars | None) -> None:
             tasks.append(bars.tidy)
             for directory, each in zip(plan.directories, janitors, strict=True):
                 each.progress = bars.of(directory)
-        Daemon(janitors, report=lambda: _do_all(tasks)).run()
+        Daemon(janitors, report=lambda: _do_all(tasks), last=True).run()
 
 
 def _do_all(tasks: Sequence[Callable[[], None]]) -> None:

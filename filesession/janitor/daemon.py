@@ -58,6 +58,8 @@ class Daemon:
         janitors: what is to run; each in threads of its own.
         notifier: whom to tell; None: systemd, if that started us.
         report: called every five seconds, and at the end; may block for I/O.
+        last: the process ends next: a signal that comes when all have stopped is passed over, or
+            whoever sends SIGTERM twice would see it killed instead of done.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Daemon:
         *,
         notifier: Notifier | None = None,
         report: Callable[[], None] | None = None,
+        last: bool = False,
     ) -> None:
         self._janitors = janitors
         self._notifier = Notifier.from_environment() if notifier is None else notifier
         self._report = report
+        self._last = last
         # An Event may not be set from a signal's handler.
         self._asked: SimpleQueue[int] = SimpleQueue()
 
@@ -78,7 +82,7 @@ class Daemon:
 
         Blocks. SIGHUP has all read anew; when the terminal that this was started from has gone, it
         ends it, but below nohup, which wants it ignored. SIGUSR1 sweeps at once. Call it in the
-        main thread; the signals' handlers are as before when it returns.
+        main thread; the signals' handlers are as before when it returns, unless it is the last.
 
         Raises:
             ConfigurationError: called in another thread, where Python hands out no signals.
@@ -99,7 +103,8 @@ class Daemon:
         finally:
             self._stop()
             for number, handler in previous.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                then = signal.SIG_DFL if handler is None else handler
+                signal.signal(number, signal.SIG_IGN if self._last else then)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         self._asked.put(number)

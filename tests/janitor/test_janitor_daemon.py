@@ -96,6 +96,23 @@ class TestInThisProcess:
         assert log[:8] == [f"{verb} {name}" for verb in verbs for name in "ab"]
         assert sorted(log[8:]) == ["stop a", "stop b"]
 
+    @pytest.mark.parametrize("last", [False, True])
+    def test_the_last_of_a_process_passes_over_what_comes_when_it_has_stopped(
+        self, meanwhile: Meanwhile, *, last: bool
+    ) -> None:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        before = {number: signal.getsignal(number) for number in numbers}
+        worker = Worker("a", [])
+        try:
+            running = Daemon([worker], notifier=Notifier(None, None), last=last)
+            meanwhile(lambda: wait_until(lambda: worker._log[:1] == ["start a"]))
+            running.run()
+            after = {number: signal.getsignal(number) for number in numbers}
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        assert after == (dict.fromkeys(numbers, signal.SIG_IGN) if last else before)
+
     def test_one_that_cannot_start_ends_the_others_and_gives_the_handlers_back(self) -> None:
         log: list[str] = []
         before = signal.getsignal(signal.SIGTERM)

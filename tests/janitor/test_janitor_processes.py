@@ -372,6 +372,16 @@ def test_of_forked_workers_one_leads_and_all_stop(
     assert not is_led(store.directory)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_told_to_stop_again_and_again_it_ends_well(janitor: Start, number: signal.Signals) -> None:
+    process = janitor()
+    process.expect("leading")
+    process.send(signal.SIGTERM)
+    while process.process.poll() is None:
+        process.send(number)
+    assert process.end() == 0
+
+
 def test_under_a_server_one_worker_leads_another_takes_over_and_both_stop_with_it(
     tmp_path: Path,
 ) -> None:
