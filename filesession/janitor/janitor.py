@@ -149,17 +149,15 @@ class Janitor:
 
     def _prepare(self) -> None:
         """What a start begins with, also after a fork: no event or lock of an earlier life."""
-        self._due = threading.Event()
-        self._stopping = threading.Event()
-        self._quit = threading.Event()
+        self._pid = os.getpid()
+        self._due, self._stopping, self._quit = (threading.Event() for _ in range(3))
         self._pen = threading.Lock()
         self._watchmaker = threading.Lock()  # held while the clock is looked at
         self._schedule.forget()
         self._sweeper.forget()
         self._leads: bool | None = None
-        self._waits = False
+        self._waits, self._beaten = False, -BEAT
         self._started = self._clock()
-        self._beaten = -BEAT
         self._pulse = self._told_progress = self._monotonic()
         self._looked: float | None = None
         self._offset: float | None = None
@@ -182,6 +180,8 @@ class Janitor:
         Nothing happens when it works already. In a forked child of a process that started it, it
         does not, and may be started anew.
         """
+        if self._pid != os.getpid():
+            self._life, self._threads = threading.Lock(), []  # what they were is the parent's
         with self._life:
             if any(thread.is_alive() for thread in self._threads):
                 return
@@ -204,8 +204,10 @@ class Janitor:
         """End the work begun by ``start``, and wait for that. May be called at any time.
 
         A sweep in hand ends with the session in hand; what is left goes with the next start. A
-        store without a directory is swept to the end.
+        store without a directory is swept to the end. What a forked child's parent began goes on.
         """
+        if self._pid != os.getpid():
+            return
         with self._life:
             if not self._threads:
                 return
@@ -262,7 +264,8 @@ class Janitor:
     def state_text(self) -> str:
         """What it does now, in some words."""
         if not self._leads:
-            return "waiting for the directory" if self._waits else "standing by"
+            words = "starting" if self._leads is None else "standing by"
+            return "waiting for the directory" if self._waits else words
         if self._looked is not None:
             return f"looking at all sessions, {self._looked:.0%}"
         reading = self.reading()
@@ -331,7 +334,7 @@ class Janitor:
 
     def _tick(self) -> None:
         """One look: do we lead, was the clock set, is a heartbeat due?"""
-        if self._leads and not self._still_leads():
+        if self._leads and not (self._leadership is None or self._leadership.still_leads()):
             _log.warning(
                 "%s has vanished or was replaced; standing by for it to be there: if it does not"
                 " come back, restart the application to have it made anew",
@@ -346,9 +349,6 @@ class Janitor:
                 self._beat()
         elif not self._stopping.is_set():
             self._try_to_lead()
-
-    def _still_leads(self) -> bool:
-        return self._leadership is None or self._leadership.still_leads()
 
     def _try_to_lead(self) -> None:
         try:

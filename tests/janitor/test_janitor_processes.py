@@ -382,6 +382,44 @@ def test_told_to_stop_again_and_again_it_ends_well(janitor: Start, number: signa
     assert process.end() == 0
 
 
+STOPS_IN_A_CHILD = """
+import logging, os, signal, sys, threading
+from filesession import FileStore
+from filesession.janitor import Janitor
+logging.basicConfig(level=logging.INFO)
+janitor = Janitor(FileStore(sys.argv[1]), interval=3600)
+janitor.start()
+sys.stdin.readline()
+with janitor._pen, janitor._life:  # as a thread of it may have them at that moment
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        janitor.stop()
+        janitor.start()
+        janitor.stop()
+        os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("the child has ended", file=sys.stderr, flush=True)
+sys.stdin.readline()
+janitor.stop()
+"""
+
+
+def test_a_forked_child_that_stops_it_leaves_its_parents_alone(
+    start: Start, store: FileStore
+) -> None:
+    process = start("-c", STOPS_IN_A_CHILD, store.directory)
+    process.expect("leading")
+    process.tell("\n")
+    process.expect("the janitor stopped")
+    process.expect("the child has ended")
+    assert sum("stopped" in line for line in process.said) == 1, "what was never started"
+    assert is_led(store.directory)
+    process.tell("\n")
+    assert process.end() == 0
+    assert sum("stopped" in line for line in process.rest()) == 2
+
+
 def test_under_a_server_one_worker_leads_another_takes_over_and_both_stop_with_it(
     tmp_path: Path,
 ) -> None:
