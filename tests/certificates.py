@@ -21,13 +21,17 @@ class Certificate:
         key: the file of the private key.
         chain: the file of the certificate.
         pin: the hash of the public key, by which Chromium can be told to trust it (RFC 7469, 2.4).
-        trusting: for clients that trust nothing else.
+        issuer: of whom issued it, in PEM.
     """
 
     key: Path
     chain: Path
     pin: str
-    trusting: ssl.SSLContext
+    issuer: str
+
+    def trusting(self) -> ssl.SSLContext:
+        """For one client, which trusts nothing else; clients change it."""
+        return ssl.create_default_context(cadata=self.issuer)
 
 
 def certified(place: Path, *hosts: str) -> Certificate:
@@ -40,7 +44,5 @@ def certified(place: Path, *hosts: str) -> Certificate:
         blob.write_to_path(chain, append=True)
     leaf = load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
     public = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
     pin = base64.b64encode(hashlib.sha256(public).digest()).decode()
-    return Certificate(key, chain, pin, trusting)
+    return Certificate(key, chain, pin, authority.cert_pem.bytes().decode())

@@ -38,7 +38,7 @@ class Site:
     """A running server.
 
     Attributes:
-        port: of this machine, where it listens.
+        port: of this machine, where it listens; 0: not at one.
         directory: of its sessions.
         log: what it wrote.
         process: the one that was started, whose children may do the work.
@@ -86,7 +86,7 @@ class Site:
 
 
 @contextmanager
-def serving(command: str, place: Path) -> Iterator[Site]:
+def serving(command: str, place: Path, *, unix: Path | None = None) -> Iterator[Site]:
     """A server, which takes over a socket that listens already: nobody waits until it is up.
 
     It must not have written a traceback in the end.
@@ -94,12 +94,10 @@ def serving(command: str, place: Path) -> Iterator[Site]:
     Args:
         command: a Python module and its arguments, with ``{fd}`` for the socket.
         place: where its sessions and its log are to be.
+        unix: a path where it is to listen; None: at a port of this machine.
     """
     directory, log = place / "sessions", place / "log"
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=128) as listening,
-        log.open("wb") as writing,
-    ):
+    with _listening(unix) as listening, log.open("wb") as writing:
         process = subprocess.Popen(
             [sys.executable, "-m", *command.format(fd=listening.fileno()).split()],
             cwd=ROOT,
@@ -109,7 +107,7 @@ def serving(command: str, place: Path) -> Iterator[Site]:
             pass_fds=[listening.fileno()],
             start_new_session=True,
         )
-        port = listening.getsockname()[1]
+        port = 0 if unix else listening.getsockname()[1]
     try:
         yield Site(port, directory, log, process)
     finally:
@@ -121,6 +119,15 @@ def serving(command: str, place: Path) -> Iterator[Site]:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     assert "Traceback" not in log.read_text()
+
+
+def _listening(unix: Path | None) -> socket.socket:
+    if unix is None:
+        return socket.create_server(("127.0.0.1", 0), backlog=128)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(unix))
+    listening.listen(128)
+    return listening
 
 
 class Door:
