@@ -147,7 +147,7 @@ async def talk(websocket: WebSocket) -> None:
 
 
 async def numbered(request: Request) -> Response:
-    """A page that browsers may keep; with a name it logs in, and then they may not.
+    """A page that browsers may keep, unless it is private; with a name it logs in.
 
     Its number tells one that was kept from one that was made anew.
     """
@@ -155,7 +155,8 @@ async def numbered(request: Request) -> Response:
     if argument := request.path_params.get("argument"):
         act(session, "login", argument)
     text = json.dumps({"number": next(pages), "user": session.get("user")})
-    return PlainTextResponse(text, headers={"Cache-Control": "max-age=600"})
+    keep = "no-store" if "private" in request.query_params else "max-age=600"
+    return PlainTextResponse(text, headers={"Cache-Control": keep})
 
 
 def with_sessions(app: Any) -> Any:

@@ -103,6 +103,13 @@ def jar(context: BrowserContext) -> dict[str, Cookie]:
     return {cookie["name"]: cookie for cookie in context.cookies()}
 
 
+def go_back(page: Page) -> None:
+    """Press Back, and wait for the page that comes, also one that is not loaded again."""
+    with page.expect_event("framenavigated"):
+        page.evaluate("setTimeout(() => history.back())")
+    page.wait_for_load_state()
+
+
 def post(page: Page, url: str) -> None:
     """Post a form that the page has, and wait for what comes."""
     with page.expect_navigation():

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, Playwright
 
-from tests.browser.chromium import Address, jar, living_in, shown, visit
+from tests.browser.chromium import (
+    Address,
+    go_back,
+    jar,
+    living_in,
+    options,
+    shown,
+    visit,
+    visiting,
+)
 from tests.certificates import Certificate
 from tests.serving import Site
 
@@ -69,18 +78,38 @@ def test_who_is_remembered_is_still_logged_in_when_the_browser_was_closed(
         assert MONTH - 120 < kept <= MONTH + 1
 
 
-def test_back_shows_a_page_anew_that_set_the_cookie_and_after_logout_any(
+def test_from_the_cache_a_page_comes_back_to_who_is_still_logged_in_and_none_that_set_the_cookie(
     page: Page, http: Address
 ) -> None:
-    """Pages the application wants kept: who is logged in gets the same one again, nobody else."""
+    """Pages that the application lets browsers keep: what was read depends on the cookie."""
     login, account = visit(page, http("/numbered/ada")), visit(page, http("/numbered"))
     visit(page, http("/see"))
-    page.go_back()
+    go_back(page)
     assert shown(page) == account
-    page.go_back()
+    go_back(page)
     assert shown(page)["number"] > account["number"] > login["number"]
-    page.go_forward()
+    visit(page, http("/numbered"))
     visit(page, http("/logout"))
-    page.go_back()
+    go_back(page)
     assert shown(page)["number"] > account["number"]
     assert shown(page)["user"] is None
+
+
+def test_back_after_logout_brings_no_page_to_life_that_must_not_be_stored(
+    playwright: Playwright, certificate: Certificate, http: Address
+) -> None:
+    """Chromium keeps whole pages in memory, whatever they depend on, but not these."""
+    browser = playwright.chromium.launch(
+        **options(certificate), ignore_default_args=["--disable-back-forward-cache"]
+    )
+    with closing(browser), visiting(browser) as context:
+        page = context.new_page()
+        login = visit(page, http("/numbered/ada"))
+        private = visit(page, http("/numbered?private"))
+        assert login["user"] == private["user"] == "ada"
+        visit(page, http("/logout"))
+        go_back(page)
+        seen = shown(page)
+        assert (seen["number"] > private["number"], seen["user"]) == (True, None)
+        go_back(page)
+        assert shown(page)["number"] > seen["number"]
