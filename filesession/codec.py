@@ -80,6 +80,11 @@ def dump_object(members: Mapping[str, Any]) -> bytes:
     return orjson.dumps(members)
 
 
+def verbatim(text: str) -> object:
+    """A piece of JSON text, which ``dump_object`` writes as it is."""
+    return orjson.Fragment(text)
+
+
 def load_object(text: bytes) -> dict[str, Any]:
     """The JSON object in ``text``.
 

@@ -2,6 +2,7 @@
 
 from filesession.stores.file.store import FileStore
 from filesession.stores.memory import MemoryStore
+from filesession.stores.node.store import NodeFileStore
 from filesession.stores.protocol import AsyncStore, Store
 
-__all__ = ["AsyncStore", "FileStore", "MemoryStore", "Store"]
+__all__ = ["AsyncStore", "FileStore", "MemoryStore", "NodeFileStore", "Store"]
