@@ -138,7 +138,8 @@ def test_the_public_names_are_there() -> None:
     } == set(filesession.__all__)
     for name in filesession.__all__:
         assert getattr(filesession, name).__doc__
-    assert set(filesession.stores.__all__) == {"AsyncStore", "FileStore", "MemoryStore", "Store"}
+    stores = {"FileStore", "MemoryStore", "NodeFileStore"}
+    assert set(filesession.stores.__all__) == {"AsyncStore", "Store", *stores}
 
 
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
