@@ -33,6 +33,7 @@ _MODULES: Final = {
     "show": "session",
     "destroy": "session",
     "sweep": "sweep",
+    "migrate": "migrate",
     "genkey": "genkey",
 }
 """Where each subcommand is, what is needed first coming first. Only the one asked for is loaded."""

@@ -16,7 +16,8 @@ from filesession.cli.command import commands
 from filesession.stores.entry import handle_of
 from filesession.stores.file.store import FileStore
 
-COMMANDS = ["janitor", "status", "top", "doctor", "ls", "show", "destroy", "sweep", "genkey"]
+COMMANDS = ["janitor", "status", "top", "doctor", "ls", "show", "destroy", "sweep"]
+COMMANDS += ["migrate", "genkey"]
 SAYS_SOMETHING = [
     "ls",
     "ls --json",

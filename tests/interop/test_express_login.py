@@ -17,9 +17,12 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from filesession.cli.command import commands
 from filesession.cookies.signing import Signer
 from filesession.stores import NodeFileStore
+from filesession.wsgi import SessionMiddleware
 from tests.interop.npm import node, npm_packages
 from tests.serving import serving
 
@@ -261,3 +264,36 @@ def test_the_bytes_are_those_that_express_writes(packages: Path, tmp_path: Path)
 
 def still(text: str) -> str:
     return MOVING.sub("", text)
+
+
+def counting(environ: Any, start_response: Any) -> list[bytes]:
+    session = environ["filesession.session"]
+    session["count"] = session.get("count", 0) + 1
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(session).encode()]
+
+
+def test_after_a_migration_the_old_cookie_opens_the_session_in_a_directory_of_ours(
+    packages: Path, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "express", tmp_path / "sessions"
+    with node(SCRIPT, packages=packages, env={"STORE": str(source)}) as express:
+        url = f"http://127.0.0.1:{express.port}"
+        cookies = {}
+        for path in ("/login/ada", "/remember/eve"):
+            with httpx.Client() as client:
+                ask(client, url, path)
+                cookies[path] = client.cookies["connect.sid"]
+    result = CliRunner().invoke(commands, ["migrate", str(source), str(target)])
+    assert result.stdout.startswith("moved 2 sessions")
+    ours = SessionMiddleware(counting, target, secret="new secret", name="connect.sid")
+    with httpx.Client(transport=httpx.WSGITransport(app=ours)) as client:
+        for path, cookie in cookies.items():
+            response = client.get("http://x/", headers={"Cookie": f"connect.sid={cookie}"})
+            assert response.json() == {"user": path.rpartition("/")[2], "count": 1}
+            remembered = "max-age=86400" in response.headers.get("set-cookie", "").lower()
+            assert remembered == path.startswith("/remember")
+    with node(SCRIPT, packages=packages, env={"STORE": str(source)}) as express:
+        for cookie in cookies.values():  # it is no longer Express's
+            page = answer(f"http://127.0.0.1:{express.port}", "/see", cookie)
+            assert json.loads(page.body)["session"] == {}

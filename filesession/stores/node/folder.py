@@ -112,14 +112,16 @@ class Folder:
             return None
         return os.path.join(self.directory, name)
 
-    def ids(self) -> Iterator[str]:
-        """The ids of all that has the name of a session's file, in no order.
+    def ids(self, behind: str = "") -> Iterator[str]:
+        """The ids of all that has the name of a session's file, with ``behind`` at its end.
+
+        In no order.
 
         Raises:
             StoreUnavailable: the directory cannot be listed.
         """
         for name in self._names():
-            sid = name.removesuffix(self.extension)
+            sid = name.removesuffix(self.extension + behind)
             if sid != name and self.path(sid) is not None:
                 yield sid
 
