@@ -268,7 +268,8 @@ class TestExpiry:
         written = directory / f"due.json.filesession-{'b' * 16}"
         for path in (abandoned, written):
             path.write_text("what a Python process writes")
-        os.utime(abandoned, (1, 1))
+        for path in (abandoned, directory / "due.json.4711"):
+            os.utime(path, (1, 1))
         clock.advance(1000)
         report = Janitor(store).sweep_once()
         assert (report.examined, report.expired, report.leftovers) == (3, 1, 1)
