@@ -24,6 +24,7 @@ OUTSIDE = {
     "prometheus_client": {"janitor.metrics"},
     "fastapi": {"contrib.fastapi"},
     "pydantic": {"contrib.typed"},
+    "cryptography": {"stores.node.kruptein"},
 }
 """Libraries that one module each may know."""
 

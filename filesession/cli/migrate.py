@@ -12,6 +12,7 @@ from filesession.cli.options import number
 from filesession.cli.sweep import STRIDE
 from filesession.cli.teaching import command
 from filesession.cli.terminal import notices, printable
+from filesession.errors import ConfigurationError
 from filesession.janitor.wording import counted
 from filesession.stores.file.ownership import absolute
 from filesession.stores.node.migration import Migration, Moves
@@ -42,8 +43,15 @@ LONGEST_TTL: Final = 10 * 365 * 86_400.0
     metavar="TEXT",
     help="The fileExtension of the Express app's store.",
 )
+@click.option(
+    "--secret-file",
+    metavar="FILE",
+    help="Holds the secret with which the Express app's store encrypts, if it does.",
+)
 @click.option("--dry-run", is_flag=True, help="Change nothing; only say what would be done.")
-def migrate(source: str, target: str, ttl: float, extension: str, *, dry_run: bool) -> None:
+def migrate(
+    source: str, target: str, ttl: float, extension: str, secret_file: str | None, *, dry_run: bool
+) -> None:
     """Move the live sessions of an Express app from FROM to TO.
 
     FROM is the directory of its session-file-store. Every session keeps its id, so the cookies
@@ -55,7 +63,14 @@ def migrate(source: str, target: str, ttl: float, extension: str, *, dry_run: bo
     rename its file. A second run moves what is new, and never writes over what TO has.
     """
     started = time.monotonic()
-    migration = Migration(source, target, ttl=ttl, file_extension=extension, dry_run=dry_run)
+    migration = Migration(
+        source,
+        target,
+        ttl=ttl,
+        file_extension=extension,
+        secret=None if secret_file is None else _secret_in(secret_file),
+        dry_run=dry_run,
+    )
     console = notices()
     if console.is_terminal:
         columns = (TextColumn("moving"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -81,6 +96,16 @@ def moves_text(moves: Moves, target: str, seconds: float, *, dry_run: bool) -> s
         if count
     ]
     return f"{text}; left in place: {', '.join(left)}" if left else text
+
+
+def _secret_in(path: str) -> bytes:
+    """The text in a file, without the line break that editors put at its end."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().removesuffix(b"\n").removesuffix(b"\r")
+    except OSError as error:
+        msg = f"the secret cannot be read from {path}: {error.strerror}"
+        raise ConfigurationError(msg) from error
 
 
 def _moved(migration: Migration, progress: Progress) -> Moves:

@@ -154,6 +154,31 @@ def test_another_extension_is_heeded_and_sessions_of_an_existing_directory_take_
     assert express.names() == ["one.session.migrated", "three.json", "two.session"]
 
 
+def test_encrypted_sessions_are_opened_with_the_secret_of_their_store(
+    express: Express, target: Path, tmp_path: Path
+) -> None:
+    vectors = Path(__file__).parents[1] / "vectors" / "session_file_store.json"
+    [case] = [case for case in json.loads(vectors.read_text())["encrypted"] if case.get("note")]
+    (express.directory / "one.json").write_text(case["file_text"])
+    express.write("plain", {})
+    secret = tmp_path / "secret"
+    secret.write_text("another\n")
+    options = ("--secret-file", str(secret), "--ttl", "300000000")
+    assert migrate(express, target, *options).stdout.endswith("2 unreadable\n")
+    secret.write_text(f"{case['secret']}\n")
+    assert "moved 1 session " in migrate(express, target, *options).stdout
+    assert loaded(target, "one").data == {"v": 2}
+    assert express.names() == ["one.json.migrated", "plain.json"]
+    for wrong in ("", "\n"):
+        secret.write_text(wrong)
+        assert (
+            "secret of the Express app's store is empty"
+            in migrate(express, target, *options).stderr
+        )
+    secret.unlink()
+    assert "secret cannot be read" in migrate(express, target, *options).stderr
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_what_one_who_died_had_in_hand_is_moved_next_time(
     express: Express, target: Path, *, stored: bool

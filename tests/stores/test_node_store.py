@@ -200,9 +200,13 @@ class TestValues:
     def test_an_integer_that_node_could_not_have_written_is_what_node_reads(
         self, store: NodeFileStore, directory: Path
     ) -> None:
-        write(directory, "x", '{"cookie":{},"n":9007199254740993,"__lastAccess":1795321400000}')
+        write(
+            directory,
+            "x",
+            '{"cookie":{},"n":9007199254740993,"w":1.0,"__lastAccess":1795321400000}',
+        )
         record = loaded(store, "x")
-        assert repr(record.data["n"]) == "9007199254740992.0"
+        assert repr(record.data) == "{'n': 9007199254740992.0, 'w': 1}"
         store.save("x", record.data, base=record)
         assert '"n":9007199254740992,' in (directory / "x.json").read_text()
 

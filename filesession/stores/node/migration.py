@@ -29,6 +29,7 @@ from filesession.stores.node.cookie import beginning, milliseconds, overrides_of
 from filesession.stores.node.document import Document
 from filesession.stores.node.folder import Folder
 from filesession.stores.node.javascript import COOKIE
+from filesession.stores.node.kruptein import Kruptein
 
 APART: Final = ".migrating"
 MOVED: Final = ".migrated"
@@ -69,6 +70,7 @@ class Migration:
         target: the session directory; made, with ``ttl`` as its idle timeout, unless it is there.
         ttl: the Express app's ``ttl``.
         file_extension: its ``fileExtension``.
+        secret: its ``secret``, with which it encrypts sessions; None: it does not.
         dry_run: change nothing.
         clock: gives POSIX seconds.
 
@@ -83,12 +85,14 @@ class Migration:
         *,
         ttl: Timeout = 3600,
         file_extension: str = ".json",
+        secret: bytes | None = None,
         dry_run: bool = False,
         clock: Clock = system_clock,
     ) -> None:
         self._folder = _found(source, file_extension)
         self._ttl = milliseconds("ttl", ttl)
         self._usual = beginning({})
+        self._kruptein = None if secret is None else Kruptein(secret)
         self._dry_run = dry_run
         self._clock = clock
         self._moment = _Moment()
@@ -171,7 +175,10 @@ class Migration:
     def _read(self, path: str) -> Document | None:
         """What a file holds; None where that is no session of Express's."""
         with self._folder.seen(path) as seen:
-            document = None if seen is None else Document.read(seen.content)
+            text = None if seen is None else seen.content
+        if text is not None and self._kruptein is not None:
+            text = self._kruptein.opened(text)
+        document = None if text is None else Document.read(text)
         known = document is not None and isinstance(document.members.get(COOKIE), dict)
         return document if known else None
 
