@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -19,6 +20,15 @@ VERSIONS: Final = {
     "express-session": "1.19.0",
     "session-file-store": "1.5.0",
 }
+
+
+def stored_cookie(directory: Path) -> dict[str, Any]:
+    """What all sessions there say of their cookie, but for the moment at which it expires."""
+    found = [json.loads(path.read_text())["cookie"] for path in directory.glob("*.json")]
+    [cookie] = {json.dumps(each | {"expires": None}, sort_keys=True) for each in found}
+    members: dict[str, Any] = json.loads(cookie)
+    del members["expires"]
+    return members
 
 
 def test_a_login_at_either_half_is_one_at_the_other(
@@ -39,6 +49,12 @@ def test_a_login_at_either_half_is_one_at_the_other(
                 assert "hello ada Visits: 1" in browser.post(f"{first}/login").text
                 assert "hello ada Visits: 2" in browser.get(second).text
                 assert "hello ada Visits: 3" in browser.get(first).text
+                assert stored_cookie(tmp_path / "shared") == {
+                    "originalMaxAge": 86_400_000,
+                    "httpOnly": True,
+                    "path": "/",
+                    "sameSite": "lax",
+                }
                 assert {cookie.expires is None for cookie in browser.cookies.jar} == {False}
                 assert "who are you? Visits: 1" in browser.post(f"{second}/logout").text
                 assert "who are you? Visits: 2" in browser.get(first).text

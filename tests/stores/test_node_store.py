@@ -26,6 +26,7 @@ from filesession.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from filesession.locks import try_lock
 from filesession.record import SessionRecord
 from filesession.runner import BlockingRunner
 from filesession.stores import FileStore, NodeFileStore
@@ -214,6 +215,7 @@ class TestValues:
         codec = JavaScriptCodec()
         data = {"a": [1, 0.5, None, True, "\u2028\x1f"], "1": {}}
         assert codec.encode(codec.decode(codec.encode(data))) == codec.encode(data)
+        assert repr(codec.decode(b'{"a":[1.0]}')) == "{'a': [1]}"
 
 
 class TestExpiry:
@@ -449,6 +451,29 @@ class TestBothAtOnce:
         with SystemCalls(acting, only=("flock",)):
             assert store.sweep().expired == 0
         assert store.load("x") is not None
+
+    def test_a_file_gets_and_loses_its_name_under_the_lock_that_it_is_looked_at_under(
+        self, store: NodeFileStore, directory: Path
+    ) -> None:
+        free: list[tuple[str, bool]] = []
+
+        def acting(call: SystemCall) -> Any:
+            descriptor = os.open(directory, os.O_RDONLY)
+            free.append((call.name, try_lock(descriptor)))
+            os.close(descriptor)
+            return call.make()
+
+        store.create({"a": 1}, sid="x")
+        with SystemCalls(acting, only=("stat", "rename", "unlink")):
+            store.save("x", {"a": 2})
+            store.touch("x")
+            store.create(sid="y")
+            store.delete("x")
+        named = [(name, False) for name in ("stat", "rename")]
+        assert [each for each in free if not each[1]] == [
+            *(*named, *named, ("rename", False)),
+            *(("stat", False), ("unlink", False)),
+        ]
 
     def test_of_what_processes_save_at_once_nothing_is_lost(
         self, directory: Path, processes: Processes

@@ -96,11 +96,14 @@ def with_overrides(
         else:
             changed[NAMES[name]] = _theirs(name, value)
     unknown = {key: value for key, value in cookie.items() if key not in _ORDER}
-    return {key: changed[key] for key in _ORDER if key in changed} | unknown
+    return changed | unknown
 
 
 def aged(cookie: Mapping[str, Any], now: int) -> dict[str, Any]:
-    """The ``cookie`` of a session that is used now, in milliseconds: Express's ``resetMaxAge``."""
+    """The ``cookie`` of a session that is used now, in milliseconds: Express's ``resetMaxAge``.
+
+    Its members are in Express's order then.
+    """
     original = cookie.get(ORIGINAL)
     expires = None if original is None else cookie.get(EXPIRES)
     if original is not None and is_number(original):
