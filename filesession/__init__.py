@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from filesession.errors import (
     ConfigurationError,
     ConflictError,
+    CookieTooLarge,
     EncodeError,
     FilesessionError,
     LockTimeout,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigurationError",
     "ConflictError",
+    "CookieTooLarge",
     "EncodeError",
     "FileStore",
     "FilesessionError",

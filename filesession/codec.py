@@ -46,6 +46,21 @@ class Codec(Protocol):
         """The data again. Raises ``ValueError`` for text that is not what ``encode`` makes."""
 
 
+class BoundCodec(Codec, Protocol):
+    """What a codec may be more: one whose texts belong to the names they are stored under.
+
+    A store that has such names uses the codec that is bound to each.
+
+    Attributes:
+        plain: writes equal data alike, which a codec that encrypts does not: for finding changes.
+    """
+
+    plain: Codec
+
+    def bound_to(self, name: str) -> BoundCodec:
+        """The codec for what is stored under that name."""
+
+
 class JSONCodec:
     """Plain JSON, readable with any tool."""
 
@@ -73,6 +88,20 @@ class JSONCodec:
             ValueError: the text is not JSON, or not an object.
         """
         return load_object(text)
+
+
+def bound(codec: Codec, name: str) -> Codec:
+    """The codec for what is stored under a name: bound to it, if it is one that can be."""
+    if type(codec) is JSONCodec:
+        return codec
+    bind = getattr(codec, "bound_to", None)
+    found: Codec = codec if bind is None else bind(name)
+    return found
+
+
+def plain(codec: Codec) -> Codec:
+    """What a session's data is compared with: the codec itself, unless it is bound to names."""
+    return getattr(codec, "plain", codec)
 
 
 def dump_object(members: Mapping[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
     FilesessionError
     ├── ConfigurationError  (ValueError)    an option, directory or manifest that cannot be used
     ├── EncodeError         (TypeError)     data that JSON cannot hold exactly; names the key path
+    ├── CookieTooLarge      (ValueError)    the session does not fit into its cookie
     ├── SessionGone         (LookupError)   the session was deleted, or has expired, meanwhile
     ├── SessionExists                       the id asked for is taken
     ├── SessionInvalid      (ValueError)    data that does not fit its model; names the places
@@ -52,6 +53,31 @@ class EncodeError(FilesessionError, TypeError):
 
     def __reduce__(self) -> tuple[type[EncodeError], tuple[str, str]]:
         return type(self), (self.path, self._problem)
+
+
+class CookieTooLarge(FilesessionError, ValueError):  # noqa: N818 - the contract's name
+    """A session that is to travel in its cookie does not fit; nothing was sent or cut.
+
+    Attributes:
+        name: the cookie's.
+        size: bytes that its name and value would have.
+        most: bytes that browsers keep.
+        largest: the top-level key that takes most of them; empty when there is none.
+    """
+
+    def __init__(self, name: str, size: int, most: int, largest: str) -> None:
+        super().__init__(
+            f"the session does not fit into its cookie {name!r}: {size} bytes of name and value,"
+            f" where browsers keep {most}; most of it is {largest!r}; store less, or its id alone"
+            " with a FileStore in place of the EncryptedCookie"
+        )
+        self.name = name
+        self.size = size
+        self.most = most
+        self.largest = largest
+
+    def __reduce__(self) -> tuple[type[CookieTooLarge], tuple[str, int, int, str]]:
+        return type(self), (self.name, self.size, self.most, self.largest)
 
 
 class SessionGone(FilesessionError, LookupError):  # noqa: N818 - the contract's name

@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from inspect import iscoroutinefunction
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from filesession.calls import Steps, StoreCall
 from filesession.codec import Codec
 from filesession.cookies.header import cookie_values
 from filesession.cookies.policy import CookiePolicy
-from filesession.cookies.signing import Signer
 from filesession.errors import (
     ConfigurationError,
     ConflictError,
@@ -31,6 +30,7 @@ from filesession.errors import (
     StoreError,
     shown,
 )
+from filesession.sealed import SealedSession
 from filesession.session import Session
 from filesession.stores.entry import LONGEST_ID, Conflict, check_conflict, handle_of
 from filesession.visit import Runner, Visit
@@ -99,18 +99,31 @@ class ProxyTrust:
         return any(address in network for network in self._networks)
 
 
+class Carrier(Protocol):
+    """Turns a stored session's id into its cookie's value and back."""
+
+    def sign(self, sid: str) -> str:
+        """The value for an id."""
+
+    def unsign(self, value: str) -> tuple[str, bool] | None:
+        """The id in a value, and whether the newest key made it; None: none did. Never raises."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How a gateway treats sessions; made once.
+
+    With ``sealed`` the cookie holds the whole session, and each save makes another value.
 
     Raises:
         ConfigurationError: a value is wrong.
     """
 
     policy: CookiePolicy
-    signer: Signer
+    signer: Carrier
     codec: Codec
     proxies: ProxyTrust
+    sealed: bool = False
     rolling: bool = False
     resave: bool = False
     save_uninitialized: bool = False
@@ -225,7 +238,8 @@ class Exchange:
                 sid, self._newest = found
                 record = yield StoreCall("load", (sid,))
                 break
-        self.session = Session(self._visit, record)
+        kind = SealedSession if self._rules.sealed else Session
+        self.session = kind(self._visit, record)
         self._browsers = self.session.cookie.policy  # of the cookie that the browser has now
         return self.session
 
@@ -237,7 +251,7 @@ class Exchange:
             return
         try:
             yield from session.commit(
-                resave=rules.resave,
+                resave=rules.resave or (rules.rolling and rules.sealed),
                 save_uninitialized=rules.save_uninitialized,
                 certain=self._is_announced(),
             )
@@ -355,9 +369,10 @@ class Exchange:
         if not policy.may_be_sent(https):
             _log.warning("over plain HTTP, with secure=True: the session's cookie is not sent")
             return []
-        assert session.id is not None
-        value = self._rules.signer.sign(session.id)
-        return [*self._leaving(policy), policy.announce(value, https=https, now=time.time())]
+        assert session.stored_id is not None
+        value, sealed = self._rules.signer.sign(session.stored_id), self._rules.sealed
+        cookie = policy.announce(value, https=https, now=time.time(), encoded=sealed)
+        return [*self._leaving(policy), cookie]
 
     def _leaving(self, coming: CookiePolicy | None) -> list[str]:
         """The end of the cookies the browser may have where the coming one will not replace them.

@@ -14,13 +14,14 @@ from collections.abc import (
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from filesession.codec import JSONCodec
+from filesession.codec import JSONCodec, plain
 from filesession.cookies.header import Priority, SameSite
 from filesession.cookies.policy import Auto, CookiePolicy
+from filesession.cookies.sealing import EncryptedCookie, SealedSessions
 from filesession.cookies.signing import Signer
 from filesession.cookies.varying import Varying, VaryingPolicy
 from filesession.errors import ConfigurationError
-from filesession.exchange import ProxyTrust, Rules, TrustProxy, Unavailable
+from filesession.exchange import Carrier, ProxyTrust, Rules, TrustProxy, Unavailable
 from filesession.lifetime import Timeout
 from filesession.retries import Retries, RetryDelay
 from filesession.routes import Pattern, Route, Routes
@@ -28,7 +29,7 @@ from filesession.stores.entry import Conflict
 from filesession.stores.file.store import FileStore
 from filesession.stores.protocol import AsyncStore, KeepsSecret, Store
 
-AnyStore = Store | AsyncStore | str | os.PathLike[str]
+AnyStore = Store | AsyncStore | EncryptedCookie | str | os.PathLike[str]
 
 Options: TypeAlias = Mapping[str, Any]
 Factory: TypeAlias = Callable[[], Options | Awaitable[Options]]
@@ -43,10 +44,10 @@ class Gateway:
 
     Args:
         app: the application.
-        store: a store, or the path of a session directory.
+        store: a store, the path of a session directory, or an ``EncryptedCookie``.
         secret: signs the cookie; text or bytes, or a sequence of such: the newest signs, all
             verify, and what an old one verified is signed anew. None: a FileStore keeps a key of
-            its own.
+            its own, and an EncryptedCookie needs none.
         name: the cookie's; None: ``__Host-sid`` where ``secure=True``, path and domain allow it,
             else ``sid``.
         path: sessions and their cookie are limited to this subtree.
@@ -60,7 +61,8 @@ class Gateway:
         cookie: a function of the scope or environ that gives the attributes in which the cookie of
             this request differs, as ``{"same_site": "none"}``: any of the above but the name. Where
             they cannot be used it is a ``ConfigurationError`` of the request.
-        rolling: send the cookie with every response of a stored session.
+        rolling: send the cookie with every response of a stored session; an encrypted one is good
+            from then on.
         resave: save a session also when it was not changed.
         save_uninitialized: store a new session also when nothing was put into it.
         unset: what taking the session out of scope or environ does: "destroy" it, or "keep" it.
@@ -130,12 +132,16 @@ class Gateway:
         self._routes = None if include is None and exclude is None else Routes(include, exclude)
         self._varying = None if cookie is None else VaryingPolicy(policy, cookie)
         self._retries = Retries(retries, retry_delay)
-        self.store = _opened(store)
+        self.store = _opened(store, policy.name)
+        sealed = isinstance(self.store, SealedSessions)
+        if sealed:
+            _check_sealed(secret, genid)
         self.rules = Rules(
-            policy=policy, signer=_signer(secret, self.store), proxies=ProxyTrust(trust_proxy),
-            codec=getattr(self.store, "codec", None) or JSONCodec(),
-            rolling=rolling, resave=resave, save_uninitialized=save_uninitialized, unset=unset,
-            genid=genid, conflict=conflict, unavailable=unavailable)
+            policy=policy, sealed=sealed, signer=_signer(secret, self.store),
+            codec=plain(getattr(self.store, "codec", None) or JSONCodec()),
+            proxies=ProxyTrust(trust_proxy), rolling=rolling, resave=resave,
+            save_uninitialized=save_uninitialized, unset=unset, genid=genid, conflict=conflict,
+            unavailable=unavailable)
         # fmt: on
         self._prepare()
 
@@ -205,9 +211,11 @@ def _check(key: object, offload: object) -> None:
         raise ConfigurationError(msg)
 
 
-def _opened(store: AnyStore) -> Store | AsyncStore:
+def _opened(store: AnyStore, name: str) -> Store | AsyncStore:
     if isinstance(store, (str, os.PathLike)):
         return FileStore(store)
+    if isinstance(store, EncryptedCookie):
+        return SealedSessions(store, name)
     missing = [
         verb
         for verb in ("load", "create", "save", "touch", "delete")
@@ -219,13 +227,24 @@ def _opened(store: AnyStore) -> Store | AsyncStore:
     return store
 
 
+def _check_sealed(secret: object, genid: object) -> None:
+    if secret is not None:
+        msg = "an EncryptedCookie has keys of its own; leave secret out"
+        raise ConfigurationError(msg)
+    if genid is not None:
+        msg = "a session in an EncryptedCookie has no id; leave genid out"
+        raise ConfigurationError(msg)
+
+
 def _lack(store: object, missing: Sequence[str]) -> str:
     if isinstance(store, type):
         return f"{store.__name__} is a class; make one of it"
     return f"{type(store).__name__} has no {', '.join(missing)}"
 
 
-def _signer(secret: str | bytes | Sequence[str | bytes] | None, store: object) -> Signer:
+def _signer(secret: str | bytes | Sequence[str | bytes] | None, store: object) -> Carrier:
+    if isinstance(store, SealedSessions):
+        return store
     if secret is not None:
         return Signer(secret)
     if not isinstance(store, KeepsSecret):

@@ -92,6 +92,11 @@ class Session(Content):
         return self._pending.sid
 
     @property
+    def stored_id(self) -> str | None:
+        """The id under which it is stored, and which its cookie carries."""
+        return None if self._record is None else self._record.id
+
+    @property
     def is_new(self) -> bool:
         """Nothing is stored of it yet."""
         return self._record is None
@@ -378,7 +383,7 @@ class Session(Content):
         announce, (data, sent) = self._cookie.changed, self._content()
         written = yield StoreCall("save", (record.id, data), self._save_keywords(record, pending))
         if self._written(written, sent):
-            self.announce = self.announce or announce
+            self.announce = self.announce or announce or written.id != record.id
 
     def _content(self) -> tuple[dict[str, Any], Sent]:
         """What is to be stored. Raises ``EncodeError`` before the store is asked."""
@@ -437,14 +442,8 @@ class Session(Content):
         return (self._accessed or self._pending.emptied) and self._differs()
 
     def _can_announce(self, what: str) -> bool:
-        visit = self._visit
-        if visit.headers_sent:
-            reason = "the response had begun"
-        elif not self._cookie.policy.may_be_sent(visit.https):
-            reason = "over plain HTTP, with secure=True"
-        else:
-            return True
-        if not self._warned:
+        reason = self._visit.obstacle(self._cookie.policy)
+        if reason is not None and not self._warned:
             _log.warning("%s: the session gets no %s", reason, what)
-        self._warned = True
-        return False
+            self._warned = True
+        return reason is None

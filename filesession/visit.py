@@ -53,3 +53,11 @@ class Visit:
     https: bool = False
     genid: Callable[[], str] | None = None
     headers_sent: bool = False
+
+    def obstacle(self, policy: CookiePolicy) -> str | None:
+        """Why no cookie with those attributes can be sent any more; None: it can."""
+        if self.headers_sent:
+            return "the response had begun"
+        if not policy.may_be_sent(self.https):
+            return "over plain HTTP, with secure=True"
+        return None

@@ -14,6 +14,7 @@ from filesession import errors
 from filesession.errors import (
     ConfigurationError,
     ConflictError,
+    CookieTooLarge,
     EncodeError,
     FilesessionError,
     LockTimeout,
@@ -30,6 +31,7 @@ from filesession.errors import (
 TREE = {
     ConfigurationError: (FilesessionError, ValueError),
     EncodeError: (FilesessionError, TypeError),
+    CookieTooLarge: (FilesessionError, ValueError),
     SessionGone: (FilesessionError, LookupError),
     SessionExists: (FilesessionError,),
     SessionInvalid: (FilesessionError, ValueError),

@@ -45,7 +45,7 @@ def show(directory: str, handle: str, *, as_json: bool) -> None:
     """
     store = FileStore.open(directory)
     whole = resolve(store, handle)
-    found = store.inspect(whole)
+    found = _inspected(store, whole)
     if found is None:
         if is_stored(store, whole):
             msg = (
@@ -114,6 +114,25 @@ def _ask(store: FileStore) -> None:
     if not click.confirm(printable(question), err=True):
         msg = "nothing was destroyed"
         raise ConfigurationError(msg)
+
+
+def _inspected(store: FileStore, handle: str) -> tuple[SessionInfo, dict[str, Any]] | None:
+    """What is known of a session, and its data.
+
+    Raises:
+        StoreUnavailable: the data is encrypted, or it cannot be read.
+    """
+    try:
+        return store.inspect(handle)
+    except StoreUnavailable:
+        found = look(layout_of(store).path(handle), handle)
+        if found is None or found.entry is None or found.entry.data[:1] != b'"':
+            raise
+        msg = (
+            f"the data of session {handle} is encrypted: to show it needs the key, which only the"
+            " application has; all else of it is in: filesession ls"
+        )
+        raise StoreUnavailable(msg) from None
 
 
 def _own(store: FileStore, handle: str) -> dict[str, Any]:

@@ -159,20 +159,22 @@ class CookiePolicy:
         """Whether a response to a request of that scheme may set it; browsers would drop it."""
         return https or self.secure is not True
 
-    def announce(self, value: str, *, https: bool, now: float) -> str:
+    def announce(self, value: str, *, https: bool, now: float, encoded: bool = False) -> str:
         """The value of the Set-Cookie header field that hands the cookie out.
 
         Args:
             value: not yet percent-encoded.
             https: whether the request came over HTTPS.
             now: POSIX seconds; with a max_age, Expires counts from it.
+            encoded: the value is percent-encoded already, as far as it must be.
 
         Raises:
             UnicodeEncodeError: the value holds a lone surrogate, which has no UTF-8 form.
         """
         max_age = self.max_age
         expires = None if max_age is None else now + max_age
-        return self._set_cookie(encode_value(value), https=https, expires=expires, max_age=max_age)
+        value = value if encoded else encode_value(value)
+        return self._set_cookie(value, https=https, expires=expires, max_age=max_age)
 
     def expire(self, *, https: bool) -> str:
         """The value of the Set-Cookie header field that makes the browser delete the cookie.

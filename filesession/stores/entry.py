@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
-from filesession.codec import Codec, JSONCodec
+from filesession.codec import Codec, JSONCodec, plain
 from filesession.errors import ConfigurationError, ConflictError, SessionGone, StoreUnavailable
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable, seconds
 from filesession.record import NO_OVERRIDES, SessionRecord
@@ -196,7 +196,8 @@ class Entry:
             theirs = decoded(self.data, codec)
             if conflict == "error":
                 raise ConflictError(ours=data, theirs=theirs)
-            encoded = codec.encode(merged(codec.decode(base.encoded), data, theirs, codec))
+            compared = plain(codec)
+            encoded = codec.encode(merged(compared.decode(base.encoded), data, theirs, compared))
         following = replace(self.at(now), version=self.version + 1, saved=now, data=encoded)
         if idle_timeout is not UNSET:
             following = replace(following, idle=_own(idle_timeout, "idle_timeout"))
@@ -206,16 +207,24 @@ class Entry:
             following = replace(following, cookie=_overrides(cookie))
         return following
 
+    def moved(self, old: Codec, new: Codec) -> Entry:
+        """The same session for another name, to which its codec may be bound.
+
+        Raises:
+            StoreUnavailable: the codec cannot read the data.
+        """
+        return self if old is new else replace(self, data=new.encode(decoded(self.data, old)))
+
     def record(self, sid: str, accessed: float, store: Lifetime, codec: Codec) -> SessionRecord:
         """What a caller gets to see, with data of its own.
 
         Raises:
             StoreUnavailable: the codec cannot read the data.
         """
-        lifetime = self.lifetime(store)
+        lifetime, data, compared = self.lifetime(store), decoded(self.data, codec), plain(codec)
         return SessionRecord(
             sid,
-            decoded(self.data, codec),
+            data,
             self.version,
             self.created,
             accessed,
@@ -224,7 +233,7 @@ class Entry:
             lifetime.absolute_timeout,
             self.cookie,
             self.lineage,
-            self.data,
+            self.data if compared is codec else compared.encode(data),
         )
 
 

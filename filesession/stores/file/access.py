@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from filesession import locks
 from filesession.clock import Clock
-from filesession.codec import Codec
+from filesession.codec import Codec, bound
 from filesession.errors import FilesessionError, SessionExists, StoreError, store_error
 from filesession.lifetime import Lifetime, Timeout
 from filesession.record import SessionRecord
@@ -160,7 +160,7 @@ class Access:
                 self.end(handle)
             return None
         accessed = accessed_at(found.mtime, now)
-        return found.entry.record(sid, accessed, self.lifetime, self.codec)
+        return found.entry.record(sid, accessed, self.lifetime, bound(self.codec, handle))
 
     def is_over(self, found: Snapshot, now: float) -> bool:
         """Whether the session a file holds has expired, or there is none."""
@@ -307,7 +307,8 @@ class SessionLock(HeldLock):
                 file = None
             found, entry, now = access.live(file)
             accessed = accessed_at(found.mtime, now)
-            return entry.record(self._sid, accessed, access.lifetime, access.codec)
+            codec = bound(access.codec, self.handle)
+            return entry.record(self._sid, accessed, access.lifetime, codec)
 
     def _drop(self) -> None:
         with self.mutex:

@@ -22,7 +22,7 @@ from typing import Any
 
 from filesession import locks
 from filesession.clock import Clock, system_clock
-from filesession.codec import Codec, JSONCodec
+from filesession.codec import Codec, JSONCodec, bound
 from filesession.lifetime import UNSET, Lifetime, Timeout, Unsettable
 from filesession.record import SessionRecord
 from filesession.stores.entry import (
@@ -200,10 +200,10 @@ class FileStore(WholeDirectory):
             EncodeError: the data cannot be stored exactly.
             StoreFull, StoreUnavailable: nothing was stored.
         """
-        encoded = self.codec.encode({} if data is None else data)
+        handle = new_handle(chosen := new_id() if sid is None else sid)
+        codec = bound(self.codec, handle)
+        encoded = codec.encode({} if data is None else data)
         self._check_may_sync(needed=self._durable)
-        chosen = new_id() if sid is None else sid
-        handle = new_handle(chosen)
         with translated("creating", handle):
             file = self._reserved(handle)
             try:
@@ -223,7 +223,7 @@ class FileStore(WholeDirectory):
                 file.discard()
                 raise
             file.close()
-        return entry.record(chosen, now, self._lifetime, self.codec)
+        return entry.record(chosen, now, self._lifetime, codec)
 
     def _reserved(self, handle: str) -> SessionFile:
         """An empty file of that handle, with its lock, for a session that is to be there.
@@ -277,7 +277,8 @@ class FileStore(WholeDirectory):
         """
         check_conflict(conflict)
         handle = handle_of(sid)
-        encoded = self.codec.encode(data)
+        codec = bound(self.codec, handle or "")
+        encoded = codec.encode(data)
         self._check_may_sync(needed=self._durable)
         if handle is None:
             raise gone()
@@ -286,7 +287,7 @@ class FileStore(WholeDirectory):
                 data,
                 encoded,
                 now,
-                codec=self.codec,
+                codec=codec,
                 base=base,
                 conflict=conflict,
                 idle_timeout=idle_timeout,
@@ -300,7 +301,7 @@ class FileStore(WholeDirectory):
                 file.append(line, now, sync=self._durable, after=found)
         if is_brought_forward(entry, following, self._lifetime):
             note(self._layout, handle)
-        return following.record(sid, now, self._lifetime, self.codec)
+        return following.record(sid, now, self._lifetime, codec)
 
     def touch(self, sid: str, *, base: SessionRecord | None = None) -> bool:
         """Note that the session was used; with ``base``, one look at its mark and one ``utime``.
@@ -373,7 +374,8 @@ class FileStore(WholeDirectory):
         """
         check_conflict(conflict)
         handle = handle_of(sid)
-        encoded = None if data is None else self.codec.encode(data)
+        codec = bound(self.codec, handle or "")
+        encoded = None if data is None else codec.encode(data)
         self._check_may_sync(needed=True)
         target = new_handle(chosen := new_id() if new_sid is None else new_sid)
         if handle is None:
@@ -387,13 +389,14 @@ class FileStore(WholeDirectory):
                 data,
                 encoded,
                 now,
-                codec=self.codec,
+                codec=codec,
                 base=base,
                 conflict=conflict,
                 idle_timeout=idle_timeout,
                 cookie=cookie,
             )
-            record = following.record(chosen, now, self._lifetime, self.codec)  # or it moves unseen
+            following = following.moved(codec, there := bound(self.codec, target))
+            record = following.record(chosen, now, self._lifetime, there)  # or it moves unseen
             line = self._line_of(following, target)
             if is_long(found, line):
                 # The session as it is goes with it: the file has its old name until it is moved.
@@ -441,7 +444,7 @@ class FileStore(WholeDirectory):
 
     def _line_of(self, entry: Entry, handle: str) -> bytes:
         """What is written of a session. Raises ``EncodeError`` for one that is too large."""
-        check_fits(entry.data, self.codec)
+        check_fits(entry.data, bound(self.codec, handle))
         line = line_of(entry, seed_of(handle))
         check_header(line, entry.data)
         return line

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from filesession.codec import Codec
+from filesession.codec import Codec, bound
 from filesession.errors import StoreError, StoreUnavailable, WouldSync
 from filesession.record import SessionInfo, SweepReport
 from filesession.stores.entry import decoded
@@ -116,7 +116,7 @@ class WholeDirectory:
         if found is None or found.entry is None:
             self._access.layout.check_present()
             return None
-        data = decoded(found.entry.data, self.codec)
+        data = decoded(found.entry.data, bound(self.codec, handle))
         return found.info(handle, self._access.lifetime, self._access.clock()), data
 
     def clear(self) -> int:
