@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from filesession.clock import Clock
+from filesession.encryption import EncryptedCodec
 from filesession.stores import FileStore, MemoryStore
 from filesession.testing import StoreContract
 
@@ -41,3 +42,7 @@ class TestFlatFileStore(TestFileStore):
 
 class TestDeeplyShardedFileStore(TestFileStore):
     options = MappingProxyType({"shard_depth": 2})
+
+
+class TestEncryptedFileStore(TestFileStore):
+    options = MappingProxyType({"codec": EncryptedCodec(bytes(range(32)))})
