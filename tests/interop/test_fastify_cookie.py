@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import threading
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
+import httpx
 import pytest
 
 from filesession.cookies import EncryptedCookie
 from filesession.testing import ManualClock
 from filesession.wsgi import SessionMiddleware
 from tests.interop.npm import PATIENCE, node, npm_packages
+from tests.serving import ROOT
+from tests.serving import serving as web_server
 
 HERE: Final = Path(__file__).parent
 
@@ -264,3 +268,27 @@ def test_attributes_a_session_has_of_its_own_here_outlive_a_change_by_fastify(
     assert ours.write(browser, "key", {"n": 2}) == {"user": "ada", "n": 2}
     assert browser.set_cookie is not None
     assert "; Max-Age=600;" in browser.set_cookie
+
+
+# -- the example ----------------------------------------------------------------------------------
+
+
+def test_the_example_shares_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSION_KEY", base64.b64encode(KEY).decode())
+    monkeypatch.setenv("PORT", "0")
+    packages, folder = npm_packages(PACKAGES), ROOT / "examples" / "sealed"
+    command = f"uvicorn --fd {{fd}} --app-dir {folder} app:app"
+    with (
+        node(folder / "app.js", packages=packages) as door,
+        web_server(command, tmp_path) as shop,
+        httpx.Client(timeout=PATIENCE, follow_redirects=True) as visitor,
+    ):
+        at_the_door, at_the_shop = (f"http://127.0.0.1:{port}" for port in (door.port, shop.port))
+        assert "not logged in" in visitor.get(at_the_shop).text
+        visitor.post(f"{at_the_door}/login", data={"name": "<ada>"})
+        assert "&lt;ada&gt;'s cart: empty" in visitor.get(at_the_shop).text
+        assert "cart: tea<" in visitor.post(f"{at_the_shop}/tea").text
+        assert "&#60;ada&#62;: 1 in your cart" in visitor.get(at_the_door).text
+        visitor.post(f"{at_the_shop}/logout")
+        assert 'action="/login"' in visitor.get(at_the_door).text
+        assert dict(visitor.cookies) == {}
