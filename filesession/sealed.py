@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filesession.calls import Steps
-from filesession.pending import Pending
+from filesession.pending import NOTHING, Pending
 from filesession.record import SessionRecord
 from filesession.session import Session
 
@@ -27,11 +27,13 @@ class SealedSession(Session):
         """None: that is not known."""
         return
 
-    def touch(self) -> None:
-        """Extend it now: its cookie is sent, good from now on."""
-        super().touch()
-        self.modified = True
-
     def _save(self, record: SessionRecord, pending: Pending) -> Steps[None]:
         if self._can_announce("new cookie, and what was changed is lost"):
             yield from super()._save(record, pending)
+
+    def _touch(self, record: SessionRecord, *, certain: bool = False) -> Steps[None]:
+        """When that was asked for: else it is as good as its cookie says."""
+        if self.extended:
+            yield from self._save(record, NOTHING)
+        else:
+            yield from super()._touch(record, certain=certain)

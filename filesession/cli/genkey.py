@@ -28,8 +28,8 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 def genkey(output: str | None) -> None:
     """Make a secret: 32 random bytes, printed in base64.
 
-    For SessionMiddleware(secret=...). Who has it can forge sessions: keep it out of the code and
-    its repository.
+    For SessionMiddleware(secret=...), EncryptedCookie and EncryptedCodec. Who has it can forge
+    sessions: keep it out of the code and its repository.
     """
     key = secrets.token_bytes(KEY_BYTES)
     if output is None:

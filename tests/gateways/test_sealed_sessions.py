@@ -294,6 +294,18 @@ def test_rolling_makes_every_response_extend_it(sealed: Sealed, cookie: str) -> 
     assert rolling.request(look).set_cookie is None
 
 
+def test_a_touch_begins_no_session_and_is_no_change(site: Site, cookie: str) -> None:
+    assert site.request(lambda here: here.session.touch()).set_cookie is None
+    modified: list[bool] = []
+
+    def touch(here: Here) -> None:
+        here.session.touch()
+        modified.append(here.session.modified)
+
+    assert site.request(touch, cookie=cookie).set_cookie is not None
+    assert modified == [False]
+
+
 def test_a_change_after_the_response_has_begun_is_lost_and_told_once(
     site: Site, cookie: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -329,14 +341,24 @@ def test_taken_out_it_ends_or_stays_as_it_was(sealed: Sealed, cookie: str, unset
     assert (answer.set_cookie is None) == (unset == "keep")
 
 
-def test_of_an_application_that_raises_nothing_is_sent(site: Site, cookie: str) -> None:
+def test_of_an_application_that_raises_nothing_is_sent_and_a_save_is_told_of(
+    site: Site, cookie: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(here: Here) -> None:
         here.session["n"] = 1
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        site.request(fail, cookie=cookie)
-    assert site.events == []
+    def fail_after_a_save(here: Here) -> None:
+        here.session["n"] = 1
+        here.session.save()
+        raise ZeroDivisionError
+
+    for handler, told in ((fail, 0), (fail_after_a_save, 1)):
+        with pytest.raises(ZeroDivisionError):
+            site.request(handler, cookie=cookie)
+        assert site.events == []
+        assert len(caplog.records) == told
+    assert caplog.records[0].getMessage().startswith("a session's new cookie could not be sent")
 
 
 # -- what does not fit ----------------------------------------------------------------------------
