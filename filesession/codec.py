@@ -101,7 +101,7 @@ def bound(codec: Codec, name: str) -> Codec:
 
 def plain(codec: Codec) -> Codec:
     """What a session's data is compared with: the codec itself, unless it is bound to names."""
-    return getattr(codec, "plain", codec)
+    return codec if type(codec) is JSONCodec else getattr(codec, "plain", codec)
 
 
 def dump_object(members: Mapping[str, Any]) -> bytes:

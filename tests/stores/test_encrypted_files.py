@@ -64,6 +64,12 @@ def test_it_stands_in_the_line_as_text(store: FileStore, raw: Raw) -> None:
     assert codec.decode(json.dumps(line["data"]).encode()) == DATA
 
 
+def test_with_the_key_a_session_is_inspected_by_its_name(store: FileStore) -> None:
+    store.create(DATA)
+    (info,) = store.scan()
+    assert store.inspect(info.handle) == (info, DATA)
+
+
 def test_two_of_the_same_data_have_nothing_in_common() -> None:
     codec = EncryptedCodec(KEY)
     one, other = codec.encode(DATA), codec.encode(DATA)
