@@ -147,6 +147,9 @@ class Rules:
         if self.genid is not None and (not callable(self.genid) or iscoroutinefunction(self.genid)):
             msg = f"genid must be a plain function of the scope or environ, not {self.genid!r}"
             raise ConfigurationError(msg)
+        if self.genid is not None and self.sealed:
+            msg = "a session in an EncryptedCookie has no id; leave genid out"
+            raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,11 +133,9 @@ class Gateway:
         self._varying = None if cookie is None else VaryingPolicy(policy, cookie)
         self._retries = Retries(retries, retry_delay)
         self.store = _opened(store, policy.name)
-        sealed = isinstance(self.store, SealedSessions)
-        if sealed:
-            _check_sealed(secret, genid)
         self.rules = Rules(
-            policy=policy, sealed=sealed, signer=_signer(secret, self.store),
+            policy=policy, sealed=isinstance(self.store, SealedSessions),
+            signer=_signer(secret, self.store),
             codec=plain(getattr(self.store, "codec", None) or JSONCodec()),
             proxies=ProxyTrust(trust_proxy), rolling=rolling, resave=resave,
             save_uninitialized=save_uninitialized, unset=unset, genid=genid, conflict=conflict,
@@ -227,15 +225,6 @@ def _opened(store: AnyStore, name: str) -> Store | AsyncStore:
     return store
 
 
-def _check_sealed(secret: object, genid: object) -> None:
-    if secret is not None:
-        msg = "an EncryptedCookie has keys of its own; leave secret out"
-        raise ConfigurationError(msg)
-    if genid is not None:
-        msg = "a session in an EncryptedCookie has no id; leave genid out"
-        raise ConfigurationError(msg)
-
-
 def _lack(store: object, missing: Sequence[str]) -> str:
     if isinstance(store, type):
         return f"{store.__name__} is a class; make one of it"
@@ -244,6 +233,9 @@ def _lack(store: object, missing: Sequence[str]) -> str:
 
 def _signer(secret: str | bytes | Sequence[str | bytes] | None, store: object) -> Carrier:
     if isinstance(store, SealedSessions):
+        if secret is not None:
+            msg = "an EncryptedCookie has keys of its own; leave secret out"
+            raise ConfigurationError(msg)
         return store
     if secret is not None:
         return Signer(secret)

@@ -329,9 +329,7 @@ class Session(Content):
             self._take(None)
         yield from self.bury()
         if self.announce and self._record is not None:
-            _log.warning(
-                "a session's new cookie could not be sent: its browser has only the old one"
-            )
+            _log.warning("a session's new cookie was not sent: its browser has only the old one")
         if self._record is not None and not self.gone:
             yield from self._touch(self._record)
 

@@ -811,7 +811,7 @@ def test_one_it_gave_a_new_id_stays_and_a_warning_says_that_nobody_knows_it(
     (said,) = caplog.records
     assert (said.levelno, said.getMessage()) == (
         logging.WARNING,
-        "a session's new cookie could not be sent: its browser has only the old one",
+        "a session's new cookie was not sent: its browser has only the old one",
     )
 
 

@@ -509,7 +509,7 @@ def test_a_new_id_that_an_application_that_fails_cannot_send_is_warned_of(
         connect(sid=sid).serve(app)
     assert store.ids() == 1
     (said,) = caplog.records
-    assert "a session's new id could not be sent" in said.getMessage()
+    assert "a session's new cookie was not sent" in said.getMessage()
 
 
 class SlowToMove:

@@ -31,7 +31,7 @@ BODY: Final = {"type": "http.response.body", "body": b"page"}
 
 NO_COOKIE: Final = "the response had begun: the session gets no cookie, so it is not stored"
 NO_NEW_ID: Final = "the response had begun: the session gets no new id and keeps the old one"
-UNSENT_ID: Final = "a session's new id could not be sent: its browser has only the old one"
+UNSENT: Final = "a session's new cookie was not sent: its browser has only the old one"
 NOT_SENT: Final = "the session's cookie changed after the response had begun: it is not sent"
 
 Deed = Callable[[Any], None]
@@ -298,7 +298,7 @@ def test_without_a_response_a_new_id_that_is_stored_is_warned_of_once(
     ((new, data, lines),) = whole(store)
     assert new != handle_of(sid)
     assert (data, lines) == ({"user": "ada"}, 2)
-    assert outcome.said == [UNSENT_ID]
+    assert outcome.said == [UNSENT]
 
 
 # -- a new one ------------------------------------------------------------------------------------

@@ -358,7 +358,7 @@ def test_of_an_application_that_raises_nothing_is_sent_and_a_save_is_told_of(
             site.request(handler, cookie=cookie)
         assert site.events == []
         assert len(caplog.records) == told
-    assert caplog.records[0].getMessage().startswith("a session's new cookie could not be sent")
+    assert caplog.records[0].getMessage().startswith("a session's new cookie was not sent")
 
 
 # -- what does not fit ----------------------------------------------------------------------------

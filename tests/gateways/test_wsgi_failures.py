@@ -423,4 +423,4 @@ def test_a_new_id_that_an_application_that_fails_cannot_send_is_warned_of(
         call(sid).serve(answering([b"the page"], renew_and_fail), validated=False)
     assert store.ids() == 1
     (said,) = caplog.records
-    assert "a session's new cookie could not be sent" in said.getMessage()
+    assert "a session's new cookie was not sent" in said.getMessage()
