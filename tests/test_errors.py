@@ -105,6 +105,7 @@ def test_a_conflict_carries_both_sides_and_shows_neither() -> None:
     "error",
     [
         EncodeError("a", "b"),
+        CookieTooLarge("sid", 5000, 4096, "cart"),
         ConflictError({"a": 1}, {"a": 2}),
         SessionInvalid("the session", "Cart", [("cart.0.qty", "Input should be an integer")]),
         SessionGone("gone"),
