@@ -26,7 +26,7 @@ ROWS = re.findall(r"^\| (.+?) \|", README, re.MULTILINE)
 def section(title: str) -> str:
     _, _, rest = README.partition(f"\n{title}\n")
     assert rest, f"no section {title}"
-    return re.split(r"\n#+ ", rest)[0]
+    return re.split(r"\n##+ ", rest)[0]
 
 
 def keywords(function: Any) -> set[str]:

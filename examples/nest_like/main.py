@@ -18,6 +18,7 @@ def create_app(settings: Settings) -> FastAPI:
         SessionMiddleware,
         store=FileStore(ROOT / settings.directory, idle_timeout=settings.idle_timeout),
         secret=settings.secrets,
+        exclude=["/health"],  # who watches the application is no visitor
     )
     for module in (auth, cart, chat, health):
         app.include_router(module.router)

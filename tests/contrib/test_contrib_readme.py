@@ -1,4 +1,4 @@
-"""What the README shows of FastAPI runs as it stands there."""
+"""What the README shows of FastAPI, and of the way from Express, runs as it stands there."""
 
 from __future__ import annotations
 
@@ -16,8 +16,16 @@ with warnings.catch_warnings(action="ignore"):  # it would rather have httpx2
     from fastapi.testclient import TestClient
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-SECTION = re.split(r"\n## ", README.partition("\n## FastAPI\n")[2])[0]
-SHOWN, EXPRESS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+
+
+def shown(section: str) -> str:
+    """The code in a section, which has one piece of it."""
+    text = re.split(r"\n## ", README.partition(f"\n## {section}\n")[2])[0]
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return str(code)
+
+
+SHOWN, EXPRESS = shown("FastAPI"), shown("Coming from Express, NestJS or Fastify")
 
 
 def test_its_application_logs_in_and_fills_a_cart(tmp_path: Path) -> None:

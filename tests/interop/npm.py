@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -22,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pytest
 from filelock import FileLock
+
+from tests.programs import required
 
 PATIENCE: Final = 30
 """Seconds until a script that does not listen, or does not end, fails the test."""
@@ -40,7 +40,7 @@ def npm_packages(versions: Mapping[str, str]) -> Path:
     """The directory ``node_modules`` with packages of exactly these versions.
 
     They are installed once for a user of this machine, outside the repository, whichever process
-    asks first. Skips the test where there is no node or npm, and nowhere else.
+    asks first. Where there is no node or npm the test is skipped, but fails in CI.
 
     Args:
         versions: each package's name and its version, as ``{"@fastify/cookie": "11.1.5"}``.
@@ -48,8 +48,7 @@ def npm_packages(versions: Mapping[str, str]) -> Path:
     inexact = [name for name, version in versions.items() if not _is_exact(version)]
     assert not inexact, f"name an exact version of {', '.join(inexact)}"
     for tool in ("node", "npm"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed here, so nothing can be held against the npm one")
+        required(tool)
     wanted = json.dumps(dict(sorted(versions.items()))) + _node_version()
     place = _cache() / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     with FileLock(f"{place}.lock", timeout=INSTALLING):

@@ -207,11 +207,12 @@ class Reaper:
             return None
         if found is None:
             return None
-        if not self._is_due(found):
-            return self._tended(handle, found, timeout)
-        if removed or self._dry_run:  # a power cut may bring it back, but not to life
+        due = removed or self._is_due(found)
+        if removed or (due and self._dry_run):  # a power cut may bring it back, but not to life
             self._count(handle, found)
             return None
+        if not due:
+            return self._tended(handle, found, timeout)
         return self._later()  # it was changed meanwhile
 
     def _tended(self, handle: str, found: Snapshot, timeout: float) -> Filing | None:
