@@ -333,13 +333,12 @@ FORKED_WORKERS = """
 import logging, os, sys
 from filesession import FileStore
 from filesession.janitor import Janitor
-from filesession.janitor.leader import is_led
 from tests.waiting import wait_until
 logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
 janitor = Janitor(FileStore(sys.argv[1]), interval=3600)
 if sys.argv[2] == "works":
     janitor.start()
-    wait_until(lambda: is_led(janitor._directory))
+    wait_until(lambda: janitor.reading().sweeps > 0)
 children = []
 for _ in range(3):
     child = os.fork()
@@ -386,9 +385,11 @@ STOPS_IN_A_CHILD = """
 import logging, os, signal, sys, threading
 from filesession import FileStore
 from filesession.janitor import Janitor
+from tests.waiting import wait_until
 logging.basicConfig(level=logging.INFO)
 janitor = Janitor(FileStore(sys.argv[1]), interval=3600)
 janitor.start()
+wait_until(lambda: janitor.reading().sweeps > 0)
 sys.stdin.readline()
 with janitor._pen, janitor._life:  # as a thread of it may have them at that moment
     child = os.fork()
