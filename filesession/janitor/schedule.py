@@ -5,7 +5,8 @@ Rules:
 1. The first sweep is due at once, whatever the plan: what expired while no janitor ran has waited
    long enough.
 2. Runs missed while the machine slept, or was busy, become one run, at once. Their number is not
-   counted run by run: a clock that starts in 1970 and is then set right has missed millions.
+   counted run by run: a clock that starts in 1970 and is then set right has missed millions. After
+   it a whole interval passes: a sweep that held back leaves that time to whoever is to look.
 3. apscheduler plans by the wall clock and waits by another. When the wall clock is set back it
    would wait until the old time comes again, so whoever notices calls ``clock_moved``.
 4. To start loads no module: of a process that is forked while a thread does, no child ever gets
@@ -152,8 +153,7 @@ class _Coalesced(BaseTrigger):
     ) -> datetime | None:
         coming: datetime | None = self._trigger.get_next_fire_time(previous_fire_time, now)
         if previous_fire_time is not None and coming is not None and coming <= now:
-            moment = now + timedelta(microseconds=1)
-            coming = self._trigger.get_next_fire_time(None, moment)
+            coming = self._trigger.get_next_fire_time(now, now)
         return coming
 
 

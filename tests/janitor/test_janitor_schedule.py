@@ -253,6 +253,14 @@ def test_half_a_century_of_missed_sweeps_is_passed_over_in_a_step(plan: dict[str
     assert timedelta(0) < coming - now <= timedelta(minutes=1)
 
 
+def test_after_missed_sweeps_a_whole_interval_passes_for_who_looks_into_a_hold() -> None:
+    trigger = schedule(interval=60)._trigger()
+    missed = datetime.now(UTC)
+    for late in (86_401, 86_430, 86_459):
+        now = missed + timedelta(seconds=late)
+        assert trigger.get_next_fire_time(missed, now) == now + timedelta(seconds=60)
+
+
 def test_the_scheduler_says_nothing_of_its_usual_work(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
