@@ -285,6 +285,17 @@ class TestAtADirectorysName:
         assert seen(outside) == before
         assert "sessions" in complaints(store)
 
+    def test_another_stores_sessions_behind_a_symlink_are_neither_told_nor_swept(
+        self, store: FileStore, raw: Raw, outside: Path, clock: ManualClock
+    ) -> None:
+        other = FileStore(outside / "other", clock=clock, idle_timeout=10**6)
+        live = other.create(sid="theirs").id
+        raw.sessions.symlink_to(outside / "other" / "sessions")
+        clock.advance(10**5)
+        for verb in (store.sweep, store.clear, lambda: list(store.scan())):
+            assert told(verb) is StoreUnavailable
+        assert other.load(live) is not None
+
     @each_of(NO_DIRECTORIES)
     def test_where_the_damaged_are_put_nothing_is_put_elsewhere(
         self, store: FileStore, raw: Raw, outside: Path, base: SessionRecord, kind: str

@@ -54,7 +54,6 @@ _log = logging.getLogger("filesession.store")
 _HANDLE: Final = re.compile(rf"[0-9a-f]{{{HANDLE_LENGTH}}}\Z")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}\Z")
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]+\.[0-9a-f]+\.tmp\Z")
-
 _NOTE: Final = re.compile(rf"[0-9a-f]{{{HANDLE_LENGTH}}}(\.[0-9a-f]+\.tmp)?\Z")
 _TEMPORARY_DOCUMENT: Final = re.compile(r"(filesession|janitor|secret)[a-z.]*\.[0-9a-f]+\.tmp\Z")
 
@@ -299,6 +298,8 @@ class Layout:
         return self._walk(self.root, self.shard_depth)
 
     def _walk(self, directory: str, depth: int) -> Iterator[os.DirEntry[str]]:
+        if directory == self.root:
+            self.check_shards(f"{directory}/")
         failure = None
         try:
             with os.scandir(directory) as listing:
