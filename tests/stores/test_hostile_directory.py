@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SOON: Final = 10.0
 """Seconds of true time after which a call hangs."""
 
-FEW: Final = 64
+FEW: Final = 80
 """System calls of one verb in a directory of four sessions, however odd what it finds."""
 
 LITTLE: Final = 4096

@@ -235,6 +235,7 @@ class Layout:
             StoreUnavailable: as in ``sessions``.
         """
         self.check_present()
+        self.check_shards(f"{self.root}/")
         yield from self._shards(self.root, self.shard_depth, first)
 
     def _shards(
@@ -295,11 +296,10 @@ class Layout:
 
     def _files(self) -> Iterator[os.DirEntry[str]]:
         self.check_present()
+        self.check_shards(f"{self.root}/")
         return self._walk(self.root, self.shard_depth)
 
     def _walk(self, directory: str, depth: int) -> Iterator[os.DirEntry[str]]:
-        if directory == self.root:
-            self.check_shards(f"{directory}/")
         failure = None
         try:
             with os.scandir(directory) as listing:
