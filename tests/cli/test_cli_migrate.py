@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from filesession.cli.command import commands
 from filesession.record import SessionRecord
 from filesession.stores.entry import handle_of
 from filesession.stores.file.store import FileStore
+from filesession.stores.node.migration import Migration, Moves
 from filesession.testing.faults import SystemCall, SystemCalls
 
 
@@ -122,6 +126,65 @@ def test_a_second_run_moves_what_is_new_and_brings_nothing_back(
     data = {sid: record and record.data for sid, record in found.items()}
     assert data == {"changed": {"n": 2}, "ended": None, "written": {"n": 2}, "new": {"n": 4}}
     assert "written.json" in express.names()
+
+
+def test_a_session_that_ended_since_it_was_moved_stays_ended_if_express_writes_it_again(
+    express: Express, target: Path
+) -> None:
+    express.write("one", {"user": "ada"})
+    migrate(express, target)
+    FileStore.open(target).delete("one")
+    express.write("one", {"user": "ada"})  # by a slow request, or from a backup
+    for options in (["--dry-run"], []):
+        result = migrate(express, target, *options)
+        assert result.stdout.endswith("left in place: 1 there already\n")
+    assert FileStore.open(target).load("one") is None
+    (express.directory / "one.json.migrated").rename(express.directory / "one.json")
+    assert "moved 1 session " in migrate(express, target).stdout  # taken back on purpose
+
+
+def test_what_is_no_file_is_left_and_keeps_none_from_being_moved(
+    express: Express, target: Path, tmp_path: Path
+) -> None:
+    outside = express.write("outside", {"user": "eve"}).rename(tmp_path / "outside.json")
+    (express.directory / "a.json").symlink_to(outside)
+    (express.directory / "b.json").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(express.directory / "c.json"))
+    express.write("one", {})
+    result = migrate(express, target)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "moved 1 session " in result.stdout
+    assert result.stdout.endswith("left in place: 3 unreadable\n")
+    assert express.names() == ["a.json", "b.json", "c.json", "one.json.migrated"]
+
+
+def test_two_at_once_move_each_session_once(express: Express, target: Path) -> None:
+    sids = [f"sid{number}" for number in range(100)]
+    for sid in sids:
+        express.write(sid, {"user": sid})
+    FileStore(target)
+    both = [Migration(str(express.directory), str(target)) for _ in range(2)]
+    start = threading.Barrier(2, timeout=30)
+
+    def run(migration: Migration) -> Moves:
+        # Both have listed all when the first session is moved.
+        ids = migration._folder.ids
+
+        def listed(behind: str = "") -> list[str]:
+            found = list(ids(behind))
+            if behind:
+                start.wait()
+            return found
+
+        migration._folder.ids = listed  # type: ignore[method-assign,assignment]
+        return migration.run()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, both)
+    assert first.moved + second.moved == len(sids)
+    assert first.unreadable == second.unreadable == 0
+    assert express.names() == sorted(f"{sid}.json.migrated" for sid in sids)
 
 
 def test_a_dry_run_tells_and_changes_nothing(express: Express, target: Path) -> None:

@@ -8,10 +8,12 @@ Rules:
    became of it since, its end too, is the new place's.
 3. What cannot be moved stays as it is. A file that was set apart by one who died is moved the next
    time.
+4. Each is moved under the directory's lock: who runs it twice at once moves each once.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,7 +45,7 @@ class Moves:
         moved: sessions that are in the session directory now; with ``dry_run``, that would be.
         expired: sessions that were left as they have expired.
         unreadable: files that hold no session and were left.
-        taken: sessions that were left as one with their id is stored already.
+        taken: sessions that were left as one with their id is stored already, or was moved before.
     """
 
     moved: int = 0
@@ -107,7 +109,7 @@ class Migration:
         moves = Moves()
         ids = sorted({*self._folder.ids(), *self._folder.ids(APART)})
         for number, sid in enumerate(ids, 1):
-            with translated("moving", handle_of(sid) or ""):
+            with translated("moving", handle_of(sid) or ""), self._folder.locked():
                 self._move(sid, moves)
             if progress is not None:
                 progress(number, len(ids))
@@ -126,12 +128,14 @@ class Migration:
         assert path is not None
         apart = path + APART
         resumed = os.path.lexists(apart)
+        if not resumed and not os.path.lexists(path):  # since it was listed
+            return
         document = self._read(apart if resumed else path)
         if document is None:
             moves.unreadable += 1
         elif self._is_over(document):
             moves.expired += 1
-        elif not resumed and self._is_taken(sid):
+        elif not resumed and (os.path.lexists(path + MOVED) or self._is_taken(sid)):
             moves.taken += 1
         elif self._dry_run:
             moves.moved += 1
@@ -174,8 +178,13 @@ class Migration:
 
     def _read(self, path: str) -> Document | None:
         """What a file holds; None where that is no session of Express's."""
-        with self._folder.seen(path) as seen:
-            text = None if seen is None else seen.content
+        try:
+            with self._folder.seen(path) as seen:
+                text = None if seen is None else seen.content
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO):  # a symlink, a socket
+                raise
+            return None
         if text is not None and self._kruptein is not None:
             text = self._kruptein.opened(text)
         document = None if text is None else Document.read(text)
