@@ -309,5 +309,9 @@ def test_a_directory_that_cannot_be_moved_from_is_one_line_and_exit_2(
     assert "holds no ids to move sessions by" in error(target, tmp_path / "other")
     express.write("one", {})
     assert "name another directory" in error(express.directory, express.directory)
+    express.directory.chmod(0o700)  # as a session directory may be
+    (tmp_path / "link").symlink_to(express.directory)
+    for to in (express.directory, express.directory / "." / "", tmp_path / "link"):
+        assert "name another directory" in error(express.directory, to)
     assert express.names() == ["one.json"]
     assert not (tmp_path / "nowhere").exists()

@@ -91,7 +91,7 @@ class Migration:
         dry_run: bool = False,
         clock: Clock = system_clock,
     ) -> None:
-        self._folder = _found(source, file_extension)
+        self._folder = _found(source, target, file_extension)
         self._ttl = milliseconds("ttl", ttl)
         self._usual = beginning({})
         self._kruptein = None if secret is None else Kruptein(secret)
@@ -212,8 +212,11 @@ class Migration:
         return self._store is not None and self._store.inspect(handle) is not None
 
 
-def _found(source: str, file_extension: str) -> Folder:
-    path = absolute(source)
+def _found(source: str, target: str, file_extension: str) -> Folder:
+    path, to = absolute(source), absolute(target)
+    if os.path.realpath(path) == os.path.realpath(to):
+        msg = f"{to} is the Express app's directory itself; name another directory to move to"
+        raise ConfigurationError(msg)
     if os.path.lexists(os.path.join(path, MANIFEST)):
         msg = (
             f"{path} is a session directory of filesession, which holds no ids to move sessions by;"
