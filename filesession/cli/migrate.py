@@ -33,7 +33,12 @@ LONGEST_TTL: Final = 10 * 365 * 86_400.0
     default="3600",
     show_default=True,
     metavar="SECONDS",
-    callback=number("SECONDS is the ttl of the Express app's store", 0.001, LONGEST_TTL),
+    callback=number(
+        "SECONDS is the ttl of the Express app's store: a positive number of seconds, not"
+        " milliseconds, and ten years at most",
+        0.001,
+        LONGEST_TTL,
+    ),
     help="The ttl of the Express app's store, for sessions that have no maxAge.",
 )
 @click.option(
