@@ -1,9 +1,12 @@
 // The door: a Fastify application where one logs in. The shop beside it, app.py, shares its sessions.
 //
 //     npm install fastify@5 @fastify/secure-session@8
-//     SESSION_KEY="$(filesession genkey)" node app.js
+//     export SESSION_KEY="$(filesession genkey)"
+//     node examples/sealed/app.js &
+//     uvicorn app:app --app-dir examples/sealed
 //
-// Both have the key, and the cookie's name and path in common.
+// Then log in at http://localhost:3000 and visit http://localhost:8000. Both have the key,
+// and the cookie's name and path in common.
 'use strict'
 
 const fastify = require('fastify')()

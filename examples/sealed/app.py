@@ -1,10 +1,11 @@
 """The shop: a Starlette application that knows who logged in at the Fastify one, app.js.
 
-    SESSION_KEY=... uvicorn app:app --app-dir examples/sealed
+    uvicorn app:app --app-dir examples/sealed
 
-The key is the one that app.js has. Each sees what the other puts into the session, which is in the
-visitor's cookie, encrypted; there is no store. Behind one host, or at two ports of one, a browser
-sends the cookie to both. It is SameSite=Lax, so no other site can post a form with it.
+How to run both is said there: they take one ``SESSION_KEY``. Each sees what the other puts into the
+session, which is in the visitor's cookie, encrypted; there is no store. Behind one host, or at two
+ports of one, a browser sends the cookie to both. It is SameSite=Lax, so no other site can post a
+form with it.
 """
 
 from __future__ import annotations
