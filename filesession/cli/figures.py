@@ -104,7 +104,7 @@ def sweep_lines(state: State, heartbeat: Heartbeat, now: float) -> Iterator[Line
         yield Line("last sweep", f"{moment_text(last.started_at, now)}: {sweep_text(last)}")
     if heartbeat.last_error is not None:
         yield Line("last error", printable(heartbeat.last_error), "red")
-    if state == "alive" and heartbeat.next_sweep_at is not None:
+    if is_news(state, heartbeat, now) and heartbeat.next_sweep_at is not None:
         yield Line("next sweep", moment_text(heartbeat.next_sweep_at, now))
 
 

@@ -352,6 +352,7 @@ def test_what_a_janitor_said_long_ago_is_not_how_things_stand(
         result = status(store)
         assert line(result, "sessions").startswith("1 (")
         assert line(result, "created") == ""
+        assert line(result, "next sweep") == ""
         assert json.loads(status(store, "--json").stdout)["janitor"]["state"] == state
 
 
