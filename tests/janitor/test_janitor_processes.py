@@ -313,9 +313,10 @@ def test_all_that_lead_at_once_delete_each_session_once_and_tell_of_it_once(
         for running in [pool.submit(sweep) for sweep in sweeps]:
             running.result(DEADLINE)
     process.expect("swept")
+    assert process.end(signal.SIGTERM) == 0  # its last heartbeat is that of the sweep
     beat = read_heartbeat(store.directory)
     assert beat is not None
-    assert process.end(signal.SIGTERM) == 0
+    assert beat.reading.sweeps == 1
     janitors[2]._sweeper.close()
     janitors[2]._hook.stop(DEADLINE)  # type: ignore[union-attr]
     text = lines.read_text().splitlines() if lines.exists() else []
