@@ -5,7 +5,8 @@ Rules:
 1. A session is in one place. Its file is set apart first, under a name that Express does not know,
    then the session is stored, then the file gets the name that says that it was moved.
 2. A session that was moved is never moved again, nor is one stored over that has its id: what
-   became of it since, its end too, is the new place's.
+   became of it since, its end too, is the new place's. But a run that is killed between storing a
+   session and renaming its file leaves no sign of it: one that then ends there is stored again.
 3. What cannot be moved stays as it is. A file that was set apart by one who died is moved the next
    time.
 4. Each is moved under the directory's lock: who runs it twice at once moves each once.
